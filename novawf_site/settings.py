@@ -1,0 +1,319 @@
+"""Settings of NOVAWF: one file, read from the environment, refusing nonsense.
+
+Every secret may also be given as a file (`NAME_FILE`). Nothing here reaches outside the environment and `var/`.
+"""
+
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+import environ
+import structlog
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.FileAwareEnv()
+
+VAR_DIR = Path(env.str("NOVAWF_VAR_DIR", default=str(BASE_DIR / "var"))).absolute()
+DEBUG = env.bool("NOVAWF_DEBUG", default=False)
+PRODUCTION = env.bool("NOVAWF_PRODUCTION", default=False)
+
+
+def _integer(name: str, default: int, least: int, most: int) -> int:
+    value = env.int(name, default=default)
+    if not least <= value <= most:
+        raise ImproperlyConfigured(f"{name} is {value}; give a whole number from {least} to {most}.")
+    return int(value)
+
+
+def _secret(name: str, filename: str) -> str:
+    """Read a secret from the environment, else from `var/`, where it is made on first use (mode 0600)."""
+    given = env.str(name, default="")
+    if given:
+        return str(given)
+    if PRODUCTION:
+        raise ImproperlyConfigured(f"{name} is not set; in production it must be given (or {name}_FILE).")
+    path = VAR_DIR / filename
+    if not path.exists():
+        VAR_DIR.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_urlsafe(48))
+        try:
+            os.link(draft, path)  # fails if another process was first: then its secret is ours
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path.read_text().strip()
+
+
+SECRET_KEY = _secret("NOVAWF_SECRET_KEY", "secret_key")
+OPERATOR_KEY = _secret("NOVAWF_OPERATOR_KEY", "operator_key")
+ALLOWED_HOSTS = env.list("NOVAWF_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("NOVAWF_CSRF_TRUSTED_ORIGINS", default=[])
+PORT = _integer("PORT", 8000, 1, 65535)
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "channels",
+    "django_q",
+    "rest_framework",
+    "safety",
+    "workflow",
+    "reporting",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_structlog.middlewares.RequestMiddleware",
+]
+ROOT_URLCONF = "novawf_site.urls"
+ASGI_APPLICATION = "novawf_site.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+# -- database -------------------------------------------------------------------------------------------------------------------
+
+
+def _sqlite(path: Path) -> dict[str, Any]:
+    return {
+        "ENGINE": "novawf_site.sqlite",
+        "NAME": str(path.absolute()),
+        "OPTIONS": {
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            "init_command": (
+                "PRAGMA journal_mode=WAL;PRAGMA synchronous=FULL;PRAGMA busy_timeout=20000;PRAGMA foreign_keys=ON;"
+                "PRAGMA wal_autocheckpoint=4000;PRAGMA journal_size_limit=67108864;PRAGMA temp_store=MEMORY;"
+                "PRAGMA cache_size=-16000"
+            ),
+        },
+        # a file, so that a test sees what real processes see: several connections
+        "TEST": {"NAME": str(VAR_DIR / "test.sqlite3")},
+    }
+
+
+def _database() -> dict[str, Any]:
+    url = env.str("DATABASE_URL", default="")
+    if not url:
+        VAR_DIR.mkdir(parents=True, exist_ok=True)
+        return _sqlite(VAR_DIR / "novawf.sqlite3")
+    database: dict[str, Any] = env.db_url_config(url)
+    if "sqlite" in database["ENGINE"]:
+        return _sqlite(Path(database["NAME"]))
+    if "postgresql" not in database["ENGINE"]:
+        raise ImproperlyConfigured("DATABASE_URL must name sqlite or postgresql; nothing else is supported.")
+    database["CONN_HEALTH_CHECKS"] = True
+    database.setdefault("CONN_MAX_AGE", 60)
+    return database
+
+
+DATABASES = {"default": _database()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# -- stream server --------------------------------------------------------------------------------------------------------------
+
+# Password and port of the specification are configuration: the embedded server's password is generated into var/.
+DRAGONFLY_URL = env.str("DRAGONFLY_URL", default="")
+DRAGONFLY_PORT = _integer("DRAGONFLY_PORT", 18000, 1, 65535)
+EMBEDDED_STREAM_SERVER = not DRAGONFLY_URL
+if EMBEDDED_STREAM_SERVER:
+    DRAGONFLY_URL = f"redis://:{_secret('NOVAWF_STREAM_PASSWORD', 'stream_password')}@127.0.0.1:{DRAGONFLY_PORT}/0"
+STREAM_CA_FILE = env.str("NOVAWF_STREAM_CA_FILE", default="")
+STREAM_SOCKET_TIMEOUT = 5.0
+STREAM_CONNECT_TIMEOUT = 2.0
+STREAM_BLOCK_LIMIT = 1.0  # seconds: the longest BLOCK; always below the socket timeout
+STREAM_MAXLEN = {
+    "nova.work.queue": 100_000,
+    "nova.priority.alerts": 100_000,
+    "nova.coordination": 10_000,
+    "nova.enterprise.metrics": 100_000,
+    "default": 10_000,
+}
+STATE_HASH_TTL = 3600  # seconds, spec "State Persistence"
+STATE_HASH_REFRESH = 900.0
+
+_redis_options: dict[str, Any] = {
+    "address": DRAGONFLY_URL,
+    "protocol": 2,
+    "socket_timeout": 15,
+    "socket_connect_timeout": 2,
+    "health_check_interval": 20,
+}
+if STREAM_CA_FILE:
+    _redis_options["ssl_ca_certs"] = STREAM_CA_FILE
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [_redis_options], "prefix": "nova"},
+    }
+}
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": DRAGONFLY_URL,
+        "KEY_PREFIX": "nova:cache",
+        "OPTIONS": {
+            "protocol": 2,
+            "socket_timeout": STREAM_SOCKET_TIMEOUT,
+            "socket_connect_timeout": STREAM_CONNECT_TIMEOUT,
+            **({"ssl_ca_certs": STREAM_CA_FILE} if STREAM_CA_FILE else {}),
+        },
+    }
+}
+
+# -- workers: django-q2 hosts the slices, leases decide who works (docs/operations.md) --------------------------------------------
+
+LOOP_SLOTS = _integer("NOVAWF_LOOP_SLOTS", 2, 1, 64)
+LOOP_SLICE = 12.0  # seconds a slice drives the engine before it returns
+WORK_SLOTS = 2
+WORK_SLICE = 60.0  # seconds a host accepts executions before it drains
+EXECUTION_TIMEOUT_LIMIT = 900  # seconds: the longest an execution may run
+ENGINE_BATCH = _integer("NOVAWF_ENGINE_BATCH", 128, 1, 1000)
+LEASE_SECONDS = 6.0
+LEASE_RENEW_SECONDS = 2.0
+SLOT_HEARTBEAT_SECONDS = 1.0
+SLOT_SILENT_SECONDS = 4.0
+AGENT_LEASE_SECONDS = 60.0
+STOP_GRACE_SECONDS = 8.0
+
+_queue: dict[str, Any] = {
+    "orm": "default",
+    "bulk": 1,
+    "poll": 0.2,
+    "save_limit": -1,
+    "ack_failures": False,
+    "max_attempts": 0,
+    "catch_up": False,
+    "recycle": 200,
+    "max_rss": 400_000,
+    "guard_cycle": 0.5,
+    "label": "Queue",
+}
+Q_CLUSTER: dict[str, Any] = {
+    **_queue,
+    "name": "loops",
+    "workers": LOOP_SLOTS,
+    "queue_limit": LOOP_SLOTS,
+    "timeout": 30,
+    "retry": 45,
+    "scheduler": False,
+    "ALT_CLUSTERS": {
+        "work": {
+            **_queue,
+            "workers": WORK_SLOTS,
+            "queue_limit": WORK_SLOTS,
+            "timeout": EXECUTION_TIMEOUT_LIMIT + 60,
+            "retry": EXECUTION_TIMEOUT_LIMIT + 120,
+            "scheduler": True,
+        }
+    },
+}
+
+# -- web ------------------------------------------------------------------------------------------------------------------------
+
+STATIC_URL = "static/"
+STATIC_ROOT = VAR_DIR / "static"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "servestatic.storage.CompressedManifestStaticFilesStorage"},
+}
+SERVESTATIC_USE_FINDERS = DEBUG
+USE_TZ = True
+TIME_ZONE = env.str("NOVAWF_TIME_ZONE", default="UTC")
+LANGUAGE_CODE = "en"
+LOGIN_URL = "admin:login"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+X_FRAME_OPTIONS = "DENY"
+if PRODUCTION:
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = True
+    SECURE_HSTS_SECONDS = 31_536_000
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    if DEBUG:
+        raise ImproperlyConfigured("NOVAWF_DEBUG and NOVAWF_PRODUCTION are both on; debug pages would show secrets.")
+    if "*" in ALLOWED_HOSTS:
+        raise ImproperlyConfigured("NOVAWF_ALLOWED_HOSTS is '*'; in production name the hosts.")
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
+]
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "workflow.api.authentication.OperatorKeyAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "EXCEPTION_HANDLER": "workflow.api.problem.problem_response",
+}
+
+# -- logs -----------------------------------------------------------------------------------------------------------------------
+
+LOG_LEVEL = env.str("NOVAWF_LOG_LEVEL", default="INFO")
+LOG_FORMAT = env.str("NOVAWF_LOG_FORMAT", default="console" if sys.stderr.isatty() else "json")
+if LOG_FORMAT not in ("json", "console"):
+    raise ImproperlyConfigured(f"NOVAWF_LOG_FORMAT is {LOG_FORMAT!r}; give json or console.")
+_log_chain: list[Any] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+]
+structlog.configure(
+    processors=[
+        structlog.stdlib.filter_by_level,
+        *_log_chain,
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    cache_logger_on_first_use=True,
+)
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {
+            "()": structlog.stdlib.ProcessorFormatter,
+            "processors": [
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.dev.ConsoleRenderer() if LOG_FORMAT == "console" else structlog.processors.JSONRenderer(),
+            ],
+            "foreign_pre_chain": _log_chain,
+        }
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {"django_structlog": {"level": "WARNING"}, "django-q": {"level": "WARNING"}},
+}

@@ -1,0 +1,60 @@
+"""An execution: one attempt at a task, run by a host outside the loop."""
+
+from django.db import models
+from django.db.models import Q
+
+from workflow.models.nova import Nova
+from workflow.models.task import Task
+
+
+class Execution(models.Model):
+    """One attempt. The host that runs it holds `lease_until` and writes its end under `fence`."""
+
+    class Status(models.TextChoices):
+        DISPATCHED = "dispatched"
+        RUNNING = "running"
+        SUCCEEDED = "succeeded"
+        FAILED = "failed"
+        TIMED_OUT = "timed_out"
+        CANCELLED = "cancelled"
+        ABANDONED = "abandoned"  # its host died; the task's next attempt says so
+
+    id = models.BigAutoField(primary_key=True)
+    task = models.ForeignKey(Task, on_delete=models.PROTECT, related_name="executions")
+    nova = models.ForeignKey(Nova, on_delete=models.PROTECT, related_name="executions")
+    executor = models.CharField(max_length=32)
+    action = models.CharField(max_length=64, blank=True)
+    attempt = models.PositiveIntegerField()
+    status = models.CharField(max_length=12, choices=Status.choices, default=Status.DISPATCHED)
+    created_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    timeout = models.FloatField()  # seconds
+    results = models.TextField(blank=True)
+    metrics = models.JSONField(default=dict)
+    needs = models.JSONField(null=True)  # {owner, action} when only somebody else can go on
+    error = models.TextField(blank=True)
+    retryable = models.BooleanField(default=True)
+    progress = models.PositiveSmallIntegerField(default=0)
+    runs = models.PositiveIntegerField(default=0)  # hosts that began it; more than 1 means its effect may have happened twice
+    host = models.CharField(max_length=64, blank=True)
+    lease_until = models.DateTimeField(null=True)
+    fence = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["task", "attempt"], name="execution_attempt_once"),
+            models.CheckConstraint(
+                condition=Q(
+                    status__in=["dispatched", "running", "succeeded", "failed", "timed_out", "cancelled", "abandoned"]
+                ),
+                name="execution_status",
+            ),
+        ]
+        indexes = [
+            # the host's claim: what waits to be run, and what a dead host left
+            models.Index(fields=["id"], name="execution_open", condition=Q(status__in=["dispatched", "running"])),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task_id}#{self.attempt} {self.status}"
