@@ -4,7 +4,9 @@ Every secret may also be given as a file (`NAME_FILE`). Nothing here reaches out
 """
 
 import os
+import re
 import secrets
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import environ
 import structlog
 from django.core.exceptions import ImproperlyConfigured
+from django.urls import reverse_lazy
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.FileAwareEnv()
@@ -55,9 +58,12 @@ OPERATOR_KEY = _secret("NOVAWF_OPERATOR_KEY", "operator_key")
 ALLOWED_HOSTS = env.list("NOVAWF_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("NOVAWF_CSRF_TRUSTED_ORIGINS", default=[])
 PORT = _integer("PORT", 8000, 1, 65535)
+BIND = env.str("NOVAWF_BIND", default="127.0.0.1")
+HOST = re.sub(r"[^a-z0-9-]+", "-", env.str("NOVAWF_HOST", default=socket.gethostname()).lower())[:40] or "host"
 
 INSTALLED_APPS = [
     "unfold",
+    "unfold.contrib.filters",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -80,6 +86,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "novawf_site.request_actor.request_actor",
     "django_structlog.middlewares.RequestMiddleware",
 ]
 ROOT_URLCONF = "novawf_site.urls"
@@ -99,7 +106,7 @@ TEMPLATES = [
     }
 ]
 
-# -- database -------------------------------------------------------------------------------------------------------------------
+# -- database
 
 
 def _sqlite(path: Path) -> dict[str, Any]:
@@ -138,7 +145,7 @@ def _database() -> dict[str, Any]:
 DATABASES = {"default": _database()}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# -- stream server --------------------------------------------------------------------------------------------------------------
+# -- stream server
 
 # Password and port of the specification are configuration: the embedded server's password is generated into var/.
 DRAGONFLY_URL = env.str("DRAGONFLY_URL", default="")
@@ -186,10 +193,12 @@ CACHES = {
             "socket_connect_timeout": STREAM_CONNECT_TIMEOUT,
             **({"ssl_ca_certs": STREAM_CA_FILE} if STREAM_CA_FILE else {}),
         },
-    }
+    },
+    # django-q2 writes its statistics twice a second from the loop that guards its workers: nothing there may wait for a server
+    "queue": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"},
 }
 
-# -- workers: django-q2 hosts the slices, leases decide who works (docs/operations.md) --------------------------------------------
+# -- workers: django-q2 hosts the slices, leases decide who works (docs/operations.md)
 
 LOOP_SLOTS = _integer("NOVAWF_LOOP_SLOTS", 2, 1, 64)
 LOOP_SLICE = 12.0  # seconds a slice drives the engine before it returns
@@ -204,8 +213,15 @@ SLOT_SILENT_SECONDS = 4.0
 AGENT_LEASE_SECONDS = 60.0
 STOP_GRACE_SECONDS = 8.0
 
+# What runs a task's executions, by name: `name=dotted.path.Class,...` adds to what is built in.
+EXECUTORS: dict[str, str] = {
+    "builtin": "workflow.execution.builtin.Builtin",
+    **env.dict("NOVAWF_EXECUTORS", default={}),
+}
+
 _queue: dict[str, Any] = {
     "orm": "default",
+    "cache": "queue",
     "bulk": 1,
     "poll": 0.2,
     "save_limit": -1,
@@ -217,27 +233,35 @@ _queue: dict[str, Any] = {
     "guard_cycle": 0.5,
     "label": "Queue",
 }
+# One queue a host: what waits in it, or is silent, is this host's alone to judge. One worker more than slots runs the
+# supervisor's probes and scheduled jobs.
 Q_CLUSTER: dict[str, Any] = {
     **_queue,
-    "name": "loops",
-    "workers": LOOP_SLOTS,
-    "queue_limit": LOOP_SLOTS,
+    "name": "novawf",  # the salt of all payloads; no cluster runs under this name
     "timeout": 30,
     "retry": 45,
-    "scheduler": False,
     "ALT_CLUSTERS": {
-        "work": {
+        f"loops@{HOST}": {
             **_queue,
-            "workers": WORK_SLOTS,
-            "queue_limit": WORK_SLOTS,
+            "workers": LOOP_SLOTS + 1,
+            "queue_limit": LOOP_SLOTS + 1,
+            "timeout": 30,
+            "retry": 45,
+            "scheduler": False,
+        },
+        f"work@{HOST}": {
+            **_queue,
+            "workers": WORK_SLOTS + 1,
+            "queue_limit": WORK_SLOTS + 1,
             "timeout": EXECUTION_TIMEOUT_LIMIT + 60,
             "retry": EXECUTION_TIMEOUT_LIMIT + 120,
             "scheduler": True,
-        }
+        },
     },
 }
+SLICE_JOBS = {"loops": "workflow.jobs.run_loop_slice", "work": "workflow.jobs.run_work_slice"}
 
-# -- web ------------------------------------------------------------------------------------------------------------------------
+# -- web
 
 STATIC_URL = "static/"
 STATIC_ROOT = VAR_DIR / "static"
@@ -259,6 +283,7 @@ if PRODUCTION:
     SECURE_HSTS_SECONDS = 31_536_000
     SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]  # probes of the same machine speak plain HTTP
     if DEBUG:
         raise ImproperlyConfigured("NOVAWF_DEBUG and NOVAWF_PRODUCTION are both on; debug pages would show secrets.")
     if "*" in ALLOWED_HOSTS:
@@ -267,6 +292,61 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
 ]
+
+
+def _link(title: str, icon: str, view: str) -> dict[str, Any]:
+    return {"title": title, "icon": icon, "link": reverse_lazy(f"admin:{view}_changelist")}
+
+
+UNFOLD = {
+    "SITE_TITLE": "NOVAWF",
+    "SITE_HEADER": "NOVAWF",
+    "SITE_SUBHEADER": "Control plane",
+    "SITE_SYMBOL": "hub",
+    "SHOW_HISTORY": True,
+    "SHOW_VIEW_ON_SITE": False,
+    "SHOW_BACK_BUTTON": True,
+    "COMMAND": {"search_models": False, "show_history": False},
+    "SIDEBAR": {
+        "show_search": False,
+        "show_all_applications": False,
+        "navigation": [
+            {
+                "title": "Fleet",
+                "items": [
+                    _link("Novas", "smart_toy", "workflow_nova"),
+                    _link("Tasks", "task_alt", "workflow_task"),
+                    _link("Executions", "bolt", "workflow_execution"),
+                    _link("Inbox", "inbox", "workflow_inboxmessage"),
+                    _link("Objectives", "flag", "workflow_objective"),
+                ],
+            },
+            {
+                "title": "Safety",
+                "items": [
+                    _link("Incidents", "emergency_home", "safety_safetyincident"),
+                    _link("Safety policies", "policy", "safety_safetypolicy"),
+                ],
+            },
+            {
+                "title": "Record",
+                "items": [
+                    _link("Journal", "menu_book", "safety_auditentry"),
+                    _link("Stream cursors", "bookmark", "workflow_streamcursor"),
+                    _link("Leases", "key", "workflow_lease"),
+                ],
+            },
+            {
+                "title": "Set-up",
+                "items": [
+                    _link("Personalities", "psychology", "workflow_personality"),
+                    _link("Users", "person", "auth_user"),
+                    _link("Groups", "group", "auth_group"),
+                ],
+            },
+        ],
+    },
+}
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "workflow.api.authentication.OperatorKeyAuthentication",
@@ -278,7 +358,7 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "workflow.api.problem.problem_response",
 }
 
-# -- logs -----------------------------------------------------------------------------------------------------------------------
+# -- logs
 
 LOG_LEVEL = env.str("NOVAWF_LOG_LEVEL", default="INFO")
 LOG_FORMAT = env.str("NOVAWF_LOG_FORMAT", default="console" if sys.stderr.isatty() else "json")
@@ -303,6 +383,10 @@ structlog.configure(
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
+    "filters": {
+        # a probe that is refused has said so to whoever asked, and asks again soon
+        "no_probes": {"()": "django.utils.log.CallbackFilter", "callback": lambda record: "/readyz" not in str(record.__dict__)}
+    },
     "formatters": {
         "line": {
             "()": structlog.stdlib.ProcessorFormatter,
@@ -315,5 +399,10 @@ LOGGING = {
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    "loggers": {"django_structlog": {"level": "WARNING"}, "django-q": {"level": "WARNING"}},
+    "loggers": {
+        "django_structlog": {"level": "WARNING"},
+        "django_structlog.middlewares.request": {"filters": ["no_probes"]},
+        "django.request": {"filters": ["no_probes"]},
+        "django-q": {"level": "WARNING"},
+    },
 }

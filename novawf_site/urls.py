@@ -1,6 +1,25 @@
 """Which address leads to which door."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path, re_path
+from django.views.generic import RedirectView
 
-urlpatterns = [path("admin/", admin.site.urls)]
+from reporting import health
+from reporting.health import healthz, readyz
+from workflow.api.views import Nothing
+
+urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="admin:index"), name="home"),
+    path("healthz", health.healthz, name="healthz"),
+    path("readyz", health.readyz, name="readyz"),
+    path("healthz", healthz, name="healthz"),
+    path("readyz", readyz, name="readyz"),
+    path("admin/", admin.site.urls),
+    path("api/v1/", include("workflow.api.urls")),
+    re_path(r"^api/", Nothing.as_view()),
+]
+
+handler400 = "workflow.api.problem.bad_request"
+handler403 = "workflow.api.problem.permission_denied"
+handler404 = "workflow.api.problem.not_found"
+handler500 = "workflow.api.problem.server_error"

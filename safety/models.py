@@ -113,9 +113,7 @@ def _count(default: int, least: int = 1) -> Any:
 
 
 def _seconds(default: timedelta) -> Any:
-    return models.FloatField(
-        default=default.total_seconds(), validators=[MinValueValidator(0.1)], help_text="seconds"
-    )
+    return models.FloatField(default=default.total_seconds(), validators=[MinValueValidator(0.1)], help_text="seconds")
 
 
 def _share(default: float) -> Any:
@@ -123,9 +121,7 @@ def _share(default: float) -> Any:
 
 
 _STANDARD = SafetyRules()
-RULE_DURATIONS = frozenset(
-    name for name in SafetyRules.__dataclass_fields__ if isinstance(getattr(_STANDARD, name), timedelta)
-)
+RULE_DURATIONS = frozenset(name for name in SafetyRules.__dataclass_fields__ if isinstance(getattr(_STANDARD, name), timedelta))
 
 
 class SafetyPolicy(models.Model):
@@ -174,9 +170,7 @@ class SafetyPolicy(models.Model):
             models.CheckConstraint(
                 condition=Q(max_concurrent_tasks__gte=1, max_concurrent_tasks__lte=64), name="policy_concurrency"
             ),
-            models.CheckConstraint(
-                condition=Q(failure_ratio__gte=0, failure_ratio__lte=1), name="policy_failure_ratio"
-            ),
+            models.CheckConstraint(condition=Q(failure_ratio__gte=0, failure_ratio__lte=1), name="policy_failure_ratio"),
             models.CheckConstraint(
                 condition=Q(meditation_stress__gt=0, emergency_stress__gte=models.F("meditation_stress")),
                 name="policy_stress",
@@ -208,6 +202,7 @@ class SafetyState(models.Model):
     limit = models.FloatField(null=True)
     since = models.DateTimeField(null=True)
     until = models.DateTimeField(null=True)
+    cooldown_since = models.DateTimeField(null=True)  # when the last cooldown began; kept after its end
     cooldown_until = models.DateTimeField(null=True)
     cooldown_reason = models.TextField(blank=True)
     cooldowns_in_a_row = models.PositiveIntegerField(default=0)
@@ -226,19 +221,23 @@ class SafetyState(models.Model):
 
 
 class Observation(models.Model):
-    """Something a Nova was seen doing, counted per second and kind: what the judges' windows are summed from."""
+    """Something a Nova was seen doing, counted per kind and bucket of time: what the judges' windows are summed from."""
 
     id = models.BigAutoField(primary_key=True)
     nova_id = models.CharField(max_length=64)
     kind = models.CharField(max_length=24)  # safety.observations.Kind
     detail = models.CharField(max_length=64, blank=True)  # the digest of a call, so that identical ones can be counted
-    at = models.DateTimeField()
+    at = models.DateTimeField()  # the beginning of its bucket
     count = models.PositiveIntegerField(default=1)
 
     class Meta:
+        constraints = [
+            # one row a bucket; the batched load of facts sums the windows of a batch of Novas by it
+            models.UniqueConstraint(fields=["nova_id", "kind", "at", "detail"], name="observation_once"),
+        ]
         indexes = [
-            # the batched load of facts sums the windows of a batch of Novas
-            models.Index(fields=["nova_id", "at"], name="observation_window"),
+            # forgetting what no window reaches any more
+            models.Index(fields=["at"], name="observation_age"),
         ]
 
     def __str__(self) -> str:
@@ -271,9 +270,7 @@ class SafetyIncident(models.Model):
                 name="incident_status",
             ),
             # a violation that lasts joins its incident
-            models.UniqueConstraint(
-                fields=["nova_id", "mechanism"], condition=Q(ended_at=None), name="incident_one_open"
-            ),
+            models.UniqueConstraint(fields=["nova_id", "mechanism"], condition=Q(ended_at=None), name="incident_one_open"),
         ]
 
     def __str__(self) -> str:

@@ -123,6 +123,7 @@ class SafetyFacts:
     last_hook_heartbeat: datetime | None = None
     last_work_evidence: datetime | None = None
     # memory of earlier verdicts (the SafetyState row)
+    cooldown_since: datetime | None = None  # when the last cooldown began; what led to it is paid for with it
     cooldown_until: datetime | None = None
     cooldown_reason: str = ""
     cooldowns_in_a_row: int = 0
@@ -133,5 +134,9 @@ class SafetyFacts:
     stressed_since: datetime | None = None
     error_ratio: float | None = 0.0
     queue_lag: timedelta | None = timedelta(0)
-    verdict_since: datetime | None = None  # when the verdict now in force began
+    # the verdict now in force
+    verdict_is_safe: bool = True
+    verdict_level: SafetyLevel = SafetyLevel.NORMAL
     verdict_mechanism: str = ""
+    verdict_since: datetime | None = None
+    verdict_until: datetime | None = None

@@ -1,10 +1,18 @@
 """Work: what a Nova could do next, where it comes from and in which order (spec section 5)."""
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
+from zlib import crc32
+
+from workflow.core.momentum import MOMENTUM_INTERVAL as MOMENTUM_INTERVAL
+from workflow.core.momentum import MOMENTUM_TEMPLATES as MOMENTUM_TEMPLATES
+from workflow.core.momentum import MomentumFacts as MomentumFacts
+from workflow.core.momentum import after_momentum_run as after_momentum_run
+from workflow.core.momentum import allowed_templates as allowed_templates
 
 
 class Priority(StrEnum):
@@ -171,3 +179,80 @@ class MomentumBudget:
     """Which momentum templates may run for a Nova now: the builtin actions not held back by an hour, a day or fruitlessness."""
 
     allowed: Sequence[str] = ()
+
+
+AGENT = "agent"  # the executor that is never dispatched: such a task waits until an agent claims it
+
+
+def similarity_key(work_type: str, executor: str, action: str) -> str:
+    """Give the key under which tasks like one are counted and averaged: at most 100 characters."""
+    key = f"{work_type}:{executor}:{action}"
+    return key if len(key) <= 100 else f"{key[:91]}:{crc32(key.encode()):08x}"
+
+
+def task_id(nova_id: str, unix_seconds: int, counter: int) -> str:
+    """Give a task's id in the spec's form, `{NOVA_ID}-{unix seconds}-{6 hex}`; `nova_id` is FLEET for open work.
+
+    The hex is a bijection of the counter's low 24 bits: it looks random, and never repeats within 16,777,216 tasks.
+    """
+    mixed = counter & 0xFFFFFF
+    for odd in (0x9E3779, 0xC2B2AF):  # an odd factor and a shifted exclusive-or are each reversible on 24 bits
+        mixed = (mixed * odd) & 0xFFFFFF
+        mixed ^= mixed >> 11
+    return f"{nova_id.upper()}-{unix_seconds}-{mixed:06x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanting:
+    """A Nova with free slots, as dealing sees it."""
+
+    nova_id: str
+    team: str
+    free_slots: int
+    default_executor: str
+    allowed_executors: frozenset[str]
+
+    def may_take(self, team: str, executor: str) -> bool:
+        """Say whether an open task of this team and executor (either may be empty) is for this Nova to run."""
+        resolved = executor or self.default_executor
+        return team in ("", self.team) and resolved != AGENT and resolved in self.allowed_executors
+
+
+def deal(open_tasks: Sequence[TaskFacts], wanting: Sequence[Wanting]) -> dict[str, list[TaskFacts]]:
+    """Hand open tasks, in their order, to Novas with free slots: each task to the Nova that was dealt the fewest so far.
+
+    A task that nobody may take is left out. Tasks of one team and executor share a rotation; a Nova moves once through each
+    place of it, so the cost grows with tasks plus Novas, not with their product.
+    """
+    hands: dict[str, list[TaskFacts]] = {}
+    slots = {nova.nova_id: nova.free_slots for nova in wanting}
+    rotations: dict[tuple[str, str], list[deque[str]]] = {}
+    for task in open_tasks:
+        kind = task.team, task.executor
+        rotation = rotations.get(kind)
+        if rotation is None:
+            rotation = rotations[kind] = [deque(nova.nova_id for nova in wanting if nova.may_take(*kind))]
+        nova_id = _next_in(rotation, hands, slots)
+        if nova_id:
+            hands.setdefault(nova_id, []).append(task)
+    return hands
+
+
+def _next_in(rotation: list[deque[str]], hands: Mapping[str, Sequence[TaskFacts]], slots: Mapping[str, int]) -> str:
+    """Take the Nova with the fewest tasks out of a rotation and put it back one place on; empty: none has a slot.
+
+    `rotation[n]` holds Novas believed to have n tasks. Another rotation may have dealt to them meanwhile: then they move on.
+    """
+    for believed, queue in enumerate(rotation):
+        while queue:
+            nova_id = queue.popleft()
+            dealt = len(hands.get(nova_id, ()))
+            if dealt >= slots[nova_id]:
+                continue
+            place = dealt + 1 if dealt == believed else dealt
+            while len(rotation) <= place:
+                rotation.append(deque())
+            rotation[place].append(nova_id)
+            if dealt == believed:
+                return nova_id
+    return ""

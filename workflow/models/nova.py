@@ -141,10 +141,11 @@ class NovaState(models.Model):
     protocol_checks = models.PositiveBigIntegerField(default=0)
     protocol_passes = models.PositiveBigIntegerField(default=0)
     personal_reflections = models.PositiveIntegerField(default=0)
+    last_task_change = models.DateTimeField(null=True)  # by this Nova; completion drift is judged by it
     context = models.JSONField(default=dict)
 
     due_at = models.DateTimeField()
-    woken_at = models.DateTimeField(null=True)  # the last wake; a step that gathered before it is due again at once
+    wakes = models.BigIntegerField(default=0)  # a step whose claim saw another number is due again at once
     lease_holder = models.CharField(max_length=64, blank=True)
     lease_until = models.DateTimeField(null=True)
     fence = models.BigIntegerField(default=0)

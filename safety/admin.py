@@ -1,0 +1,191 @@
+"""The admin's pages of the ground floor: the journal, incidents, users and groups; and what every admin page here shares.
+
+One trail: Django's own LogEntry is never written. What a page changes is journalled by the code that changes it.
+"""
+
+import json
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin as StockGroupAdmin
+from django.contrib.auth.admin import UserAdmin as StockUserAdmin
+from django.contrib.auth.models import Group, User
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.http import urlencode
+from django.utils.safestring import SafeString
+from unfold.admin import ModelAdmin
+from unfold.contrib.filters.admin import FieldTextFilter
+from unfold.decorators import display
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+from unfold.paginator import InfinitePaginator
+
+from safety import access_journal  # noqa: F401 - connects its receivers
+from safety.models import AuditEntry, SafetyIncident
+
+admin.site.site_header = admin.site.site_title = "NOVAWF"
+admin.site.index_title = "Control plane"
+admin.site.enable_nav_sidebar = True
+
+
+class JournalledAdmin(ModelAdmin):
+    """An admin page whose changes are journalled where they are made, and whose rows are archived, never deleted."""
+
+    compressed_fields = True
+    warn_unsaved_form = True
+    list_per_page = 50
+    show_full_result_count = False
+    journal_type = ""  # AuditEntry.object_type of these rows
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    # Django would write its LogEntry here; the journal has the story already
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> None:
+        return None
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> None:
+        return None
+
+    def log_deletions(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        return None
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Send the History button to the journal's story of this row."""
+        query = {"object_id__exact": self.journal_id(object_id), "object_type__exact": self.journal_type}
+        return HttpResponseRedirect(f"{reverse('admin:safety_auditentry_changelist')}?{urlencode(query)}")
+
+    def journal_id(self, object_id: str) -> str:
+        """Give the name under which the journal keeps a row."""
+        return object_id
+
+
+class ReadOnlyAdmin(JournalledAdmin):
+    """A window: nothing is added, changed or deleted through it."""
+
+    paginator = InfinitePaginator
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnlyAdmin):
+    """The journal. The text of personal entries is not shown here."""
+
+    journal_type = "journal"
+    list_display = ["id", "created_at", "show_action", "actor", "nova_id", "show_object", "show_reason"]
+    list_display_links = ["id", "created_at"]
+    list_filter = [("action", FieldTextFilter), ("nova_id", FieldTextFilter), ("actor", FieldTextFilter), "created_at"]
+    search_fields = ["object_id", "request_id"]
+    search_help_text = "object id or request id"
+    ordering = ["-id"]
+    fieldsets = [
+        (None, {"fields": ["id", "created_at", "show_action", "actor", "nova_id", "seq", "object_type", "object_id"]}),
+        ("Why", {"fields": ["show_reason", "cause", "request_id"]}),
+        ("What changed", {"fields": ["show_changes"]}),
+        ("Told on a stream", {"fields": ["stream", "show_message"]}),
+    ]
+    readonly_fields = ["show_action", "show_reason", "show_changes", "show_message"]
+
+    @display(description="action", ordering="action", label=True)
+    def show_action(self, entry: AuditEntry) -> str:
+        return entry.action
+
+    @display(description="object")
+    def show_object(self, entry: AuditEntry) -> str:
+        return f"{entry.object_type} {entry.object_id}" if entry.object_id else "-"
+
+    @display(description="reason")
+    def show_reason(self, entry: AuditEntry) -> str:
+        return PRIVATE if entry.personal else (entry.reason[:200] or "-")
+
+    @display(description="before and after")
+    def show_changes(self, entry: AuditEntry) -> SafeString | str:
+        if entry.personal:
+            return PRIVATE
+        before, after = entry.before or {}, entry.after or {}
+        rows = [(name, _text(before.get(name)), _text(after.get(name))) for name in dict.fromkeys([*before, *after])]
+        return _table(["field", "before", "after"], rows) if rows else "-"
+
+    @display(description="fields")
+    def show_message(self, entry: AuditEntry) -> SafeString | str:
+        if entry.personal:
+            return PRIVATE
+        return _table(["field", "value"], list(entry.message.items())) if entry.message else "-"
+
+
+PRIVATE = "(private reflection)"
+_CELL = "padding:4px 16px 4px 0;vertical-align:top;overflow-wrap:anywhere"
+
+
+def _table(heads: list[str], rows: list[tuple[str, ...]]) -> SafeString:
+    head = format_html_join("", '<th scope="col" style="text-align:left;{}">{}</th>', [(_CELL, name) for name in heads])
+    body = format_html_join(
+        "", "<tr>{}</tr>", [(format_html_join("", '<td style="{}">{}</td>', [(_CELL, cell) for cell in row]),) for row in rows]
+    )
+    return format_html("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", head, body)
+
+
+def _text(value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+@admin.register(SafetyIncident)
+class SafetyIncidentAdmin(ReadOnlyAdmin):
+    """Violations, the open ones first."""
+
+    journal_type = "incident"
+    list_display = ["id", "show_status", "mechanism", "show_scope", "reason", "opened_at", "last_seen_at", "ended_at"]
+    list_filter = ["status", "mechanism", ("nova_id", FieldTextFilter), "opened_at"]
+    search_fields = ["reason"]
+    ordering = ["-id"]
+    fields = ["mechanism", "status", "nova_id", "reason", "evidence", "opened_at", "last_seen_at", "ended_at"]
+
+    @display(
+        description="status",
+        ordering="status",
+        label={"open": "danger", "acknowledged": "warning", "mitigated": "info", "resolved": "success"},
+    )
+    def show_status(self, incident: SafetyIncident) -> str:
+        return incident.status
+
+    @display(description="nova", ordering="nova_id")
+    def show_scope(self, incident: SafetyIncident) -> str:
+        return incident.nova_id or "the whole fleet"
+
+
+admin.site.unregister(User)
+admin.site.unregister(Group)
+
+
+@admin.register(User)
+class UserAdmin(JournalledAdmin, StockUserAdmin):
+    """People. Somebody who leaves is made inactive, not deleted."""
+
+    journal_type = "user"
+    form = UserChangeForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
+
+    def journal_id(self, object_id: str) -> str:
+        user = User.objects.filter(pk=object_id).first() if object_id.isdigit() else None
+        return user.get_username() if user else object_id
+
+
+@admin.register(Group)
+class GroupAdmin(JournalledAdmin, StockGroupAdmin):
+    """Roles."""
+
+    journal_type = "group"
+
+    def journal_id(self, object_id: str) -> str:
+        group = Group.objects.filter(pk=object_id).first() if object_id.isdigit() else None
+        return group.name if group else object_id

@@ -1,0 +1,104 @@
+"""System checks: what in the settings, the database or the stream server's address would make an installation unsafe.
+
+`manage.py check` runs them without touching the database or the network. An error stops the start, a warning is shown.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import connections
+
+_SHORTEST_SECRET = 32
+_KNOWN_SECRETS = ("django-insecure", "change-me", "changeme", "secret", "password")
+# the password that the specification prints, and its relatives
+_KNOWN_PASSWORDS = frozenset(
+    {"", "dragonfly-password", "dragonfly", "password", "novawf", "nova", "redis", "valkey", "changeme"}
+)
+_LOCAL_HOSTS = frozenset({"", "localhost", "127.0.0.1", "::1"})
+_SAFE_SQLITE = (3, 51, 3)
+
+
+def check_secrets(**_: Any) -> Sequence[CheckMessage]:
+    """Refuse short or well-known secrets in production (E001, E002)."""
+    found: list[CheckMessage] = []
+    if not settings.PRODUCTION:
+        return found
+    for check_id, name in (("novawf.E001", "SECRET_KEY"), ("novawf.E002", "OPERATOR_KEY")):
+        value = str(getattr(settings, name))
+        if len(value) < _SHORTEST_SECRET or value.lower().startswith(_KNOWN_SECRETS):
+            found.append(
+                Error(
+                    f"{name} is too short or well known.",
+                    hint=f"Set NOVAWF_{name} (or NOVAWF_{name}_FILE) to at least {_SHORTEST_SECRET} random characters, "
+                    'e.g. python -c "import secrets; print(secrets.token_urlsafe(48))".',
+                    id=check_id,
+                )
+            )
+    return found
+
+
+def check_stream_address(**_: Any) -> Sequence[CheckMessage]:
+    """Look at the stream server's address: form (E003), password (E004, W002) and encryption (W003)."""
+    url = urlsplit(settings.DRAGONFLY_URL)
+    if url.scheme not in ("redis", "rediss", "unix"):
+        return [
+            Error(
+                "DRAGONFLY_URL is not the address of a stream server.",
+                hint="Give redis://:password@host:port/0, or rediss://… for TLS.",
+                id="novawf.E003",
+            )
+        ]
+    found: list[CheckMessage] = []
+    remote = url.scheme != "unix" and (url.hostname or "") not in _LOCAL_HOSTS
+    password = unquote(url.password or "")
+    if password.lower() in _KNOWN_PASSWORDS:
+        hint = "Set a random password on the server, and DRAGONFLY_URL=redis://:password@host:port/0."
+        if settings.PRODUCTION:
+            found.append(Error("The stream server's password is missing or well known.", hint=hint, id="novawf.E004"))
+        elif url.scheme != "unix":
+            found.append(Warning("The stream server's password is missing or well known.", hint=hint, id="novawf.W002"))
+    if remote and url.scheme == "redis":
+        found.append(
+            Warning(
+                f"The stream server {url.hostname} is remote, and the connection is not encrypted.",
+                hint="Use rediss:// and, for a private authority, NOVAWF_STREAM_CA_FILE.",
+                id="novawf.W003",
+            )
+        )
+    return found
+
+
+def check_database(**_: Any) -> Sequence[CheckMessage]:
+    """Warn of SQLite releases that can lose or corrupt data (W001), and of SQLite where it is a limit (W004)."""
+    connection = connections["default"]
+    if connection.vendor != "sqlite":
+        return []
+    found: list[CheckMessage] = []
+    library = connection.Database  # the one in use: the wheel's, where novawf_site.sqlite took it
+    if library.sqlite_version_info < _SAFE_SQLITE:
+        found.append(
+            Warning(
+                f"SQLite {library.sqlite_version} can corrupt a database in WAL mode when its log is reset.",
+                hint="Install the pysqlite3 wheel (requirements.txt has it where it exists), or use PostgreSQL.",
+                id="novawf.W001",
+            )
+        )
+    if settings.PRODUCTION:
+        found.append(
+            Warning(
+                "SQLite keeps NOVAWF on this one machine.",
+                hint="For more machines, set DATABASE_URL to a PostgreSQL database.",
+                id="novawf.W004",
+            )
+        )
+    return found
+
+
+def register_all() -> None:
+    """Make the checks known to Django."""
+    register(check_secrets, Tags.security)
+    register(check_stream_address, Tags.security)
+    register(check_database, Tags.compatibility)  # a database check would run only when asked for

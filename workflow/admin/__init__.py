@@ -1,0 +1,3 @@
+from workflow.admin import configured, novas, records, tasks
+
+__all__ = ["configured", "novas", "records", "tasks"]

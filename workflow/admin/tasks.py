@@ -1,0 +1,240 @@
+"""The admin's pages of tasks and their executions. Tasks change by verbs only; a new one is asked for like at the API."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from unfold.contrib.filters.admin import FieldTextFilter
+from unfold.decorators import display
+from unfold.paginator import InfinitePaginator
+from unfold.widgets import UnfoldAdminSelectWidget
+
+from safety import audit
+from safety.admin import ReadOnlyAdmin
+from workflow import task_services
+from workflow.admin.novas import known_executors
+from workflow.admin.verbs import AdminVerb, ReasonForm, VerbAdmin, one_by_one
+from workflow.core.work import Priority
+from workflow.models import Execution, Nova, Task
+from workflow.task_services import RequestRefused, TaskRequest
+
+STATUS_LABELS = {"pending": "info", "in_progress": "primary", "completed": "success", "blocked": "danger"}
+PRIORITY_LABELS = {"critical": "danger", "high": "warning", "medium": "info", "low": "default"}
+EXECUTION_LABELS = {
+    "dispatched": "info",
+    "running": "primary",
+    "succeeded": "success",
+    "failed": "danger",
+    "timed_out": "danger",
+    "abandoned": "warning",
+    "cancelled": "default",
+}
+
+
+class PriorityForm(ReasonForm):
+    """A new priority, and why."""
+
+    priority = forms.ChoiceField(choices=[(p.value, p.value) for p in Priority], widget=UnfoldAdminSelectWidget)
+    field_order = ["priority", "reason"]
+
+
+class TaskForm(forms.ModelForm):  # type: ignore[type-arg]
+    """What may be asked for."""
+
+    executor = forms.ChoiceField(
+        choices=lambda: [("", "the Nova's default"), *known_executors()], required=False, widget=UnfoldAdminSelectWidget
+    )
+    estimated_duration = forms.FloatField(
+        required=False, min_value=0, max_value=30 * 86_400, help_text="seconds", widget=admin.widgets.AdminTextInputWidget
+    )
+
+    class Meta:
+        model = Task
+        fields = ["title", "description", "priority", "assignee", "team", "executor", "action", "estimated_duration"]
+
+    def request(self) -> TaskRequest:
+        """Give what was asked for as the services take it."""
+        data = self.cleaned_data
+        assignee: Nova | None = data["assignee"]
+        return TaskRequest(
+            title=data["title"],
+            description=data["description"],
+            priority=Priority(data["priority"]),
+            assignee=assignee.nova_id if assignee else "",
+            team=data["team"],
+            executor=data["executor"],
+            action=data["action"],
+            estimated_duration=timedelta(seconds=data["estimated_duration"] or 0),
+        )
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        if not self.errors:
+            try:
+                task_services.check_request(self.request())
+            except RequestRefused as refusal:
+                self.add_error(refusal.field, str(refusal))
+        return cleaned
+
+
+class Assigned(admin.SimpleListFilter):
+    title = "assignment"
+    parameter_name = "assigned"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "Assigned"), ("no", "Open to all")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Task]) -> QuerySet[Task]:
+        return queryset.filter(assignee__isnull=self.value() == "no") if self.value() else queryset
+
+
+def _cancel(key: str, answers: Mapping[str, Any], now: datetime) -> bool:
+    return task_services.cancel_task(key, reason=answers["reason"], now=now)
+
+
+def _unblock(key: str, answers: Mapping[str, Any], now: datetime) -> bool:
+    return task_services.unblock_task(key, reason=answers["reason"], now=now)
+
+
+def _rank(key: str, answers: Mapping[str, Any], now: datetime) -> bool:
+    return task_services.set_priority(key, Priority(answers["priority"]), reason=answers["reason"], now=now)
+
+
+@admin.register(Task)
+class TaskAdmin(VerbAdmin):
+    """Tasks, newest first; a Nova's personal ones are not shown."""
+
+    journal_type = "task"
+    form = TaskForm
+    paginator = InfinitePaginator
+    verbs = (
+        AdminVerb(
+            "unblock", "Unblock", "unblocked", "Puts blocked tasks back to pending, with fresh attempts.", one_by_one(_unblock),
+            icon="lock_open",
+        ),
+        AdminVerb(
+            "priority", "Change priority", "ranked anew", "Gives pending or blocked tasks another place in the order.",
+            one_by_one(_rank), form=PriorityForm, icon="swap_vert",
+        ),
+        AdminVerb(
+            "cancel", "Cancel task", "cancelled", "Ends tasks nobody wants any more. Tasks that wait for them become blocked.",
+            one_by_one(_cancel), icon="cancel", danger=True,
+        ),
+    )  # fmt: skip
+    list_display = [
+        "id",
+        "title",
+        "show_status",
+        "show_priority",
+        "assignee_id",
+        "work_type",
+        "show_progress",
+        "show_block",
+        "created_at",
+    ]
+    list_filter = [
+        "status", "priority", "work_type", "outcome", Assigned, ("assignee__nova_id", FieldTextFilter),
+        ("block_owner", FieldTextFilter), "created_at",
+    ]  # fmt: skip
+    search_fields = ["id", "title", "description"]
+    ordering = ["-created_at"]
+    autocomplete_fields = ["assignee"]
+    shown = [
+        "id", "title", "description", "status", "outcome", "priority", "work_type", "assignee", "team", "executor", "action",
+        "estimated_duration", "show_progress", "attempts", "max_attempts", "waiting_on", "show_dependencies", "created_at",
+        "started_at", "completed_at", "not_before", "results", "metrics", "insights", "block_owner", "block_action",
+        "block_reason", "blocked_at", "sender", "cause", "metadata", "idempotency_key",
+    ]  # fmt: skip
+    fieldsets = [
+        (None, {"fields": [
+            "id", "title", "description", ("status", "outcome", "priority"), ("assignee", "team", "work_type"),
+            ("executor", "action", "estimated_duration"),
+        ]}),
+        ("How far", {"fields": [
+            ("show_progress", "attempts", "max_attempts"), ("created_at", "started_at", "completed_at"),
+            ("waiting_on", "show_dependencies", "not_before"),
+        ]}),
+        ("What came of it", {"fields": ["results", "metrics", "insights"]}),
+        ("Who can unblock it, and how", {"fields": [("block_owner", "blocked_at"), "block_action", "block_reason"]}),
+        ("Where it came from", {"fields": [("sender", "cause", "idempotency_key"), "metadata"]}),
+    ]  # fmt: skip
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Task]:
+        return super().get_queryset(request).filter(personal=False)
+
+    def has_change_permission(self, request: HttpRequest, obj: Task | None = None) -> bool:
+        return False
+
+    def get_fieldsets(self, request: HttpRequest, obj: Task | None = None) -> Any:
+        return self.fieldsets if obj else [(None, {"fields": TaskForm.Meta.fields})]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Task | None = None) -> Any:
+        return self.shown if obj else ()
+
+    def save_model(self, request: HttpRequest, obj: Task, form: Any, change: bool) -> None:
+        obj.pk, _ = task_services.request_task(
+            form.request(),
+            sender=audit.current_actor(),
+            cause=f"request:{getattr(request, 'request_id', '')}",
+            now=timezone.now(),  # noqa: TID251 - a door
+        )
+
+    @display(description="status", ordering="status", label=STATUS_LABELS)
+    def show_status(self, task: Task) -> tuple[str, str]:
+        cancelled = task.outcome == "cancelled"
+        return ("cancelled", "cancelled") if cancelled else (task.status, task.status.replace("_", " "))
+
+    @display(description="priority", ordering="order_at", label=PRIORITY_LABELS)
+    def show_priority(self, task: Task) -> str:
+        return task.priority
+
+    @display(description="progress")
+    def show_progress(self, task: Task) -> str:
+        return f"{task.progress} %"
+
+    @display(description="who can unblock it")
+    def show_block(self, task: Task) -> str:
+        return f"{task.block_owner}: {task.block_action}" if task.block_owner else "-"
+
+    @display(description="depends on")
+    def show_dependencies(self, task: Task) -> str:
+        return ", ".join(task.dependencies.values_list("depends_on", flat=True)) or "-"
+
+
+@admin.register(Execution)
+class ExecutionAdmin(ReadOnlyAdmin):
+    """Attempts at tasks, newest first."""
+
+    journal_type = "execution"
+    list_display = [
+        "id", "task_id", "nova_id", "executor", "action", "attempt", "show_status", "show_seconds", "runs", "error",
+        "created_at",
+    ]  # fmt: skip
+    list_filter = ["status", "executor", ("nova__nova_id", FieldTextFilter), ("action", FieldTextFilter), "created_at"]
+    search_fields = ["=task__id"]
+    search_help_text = "a task's id"
+    ordering = ["-id"]
+    fieldsets = [
+        (None, {"fields": ["task", ("nova", "attempt", "runs"), ("executor", "action", "status")]}),
+        ("When", {"fields": [("created_at", "started_at", "finished_at"), ("timeout", "progress")]}),
+        ("What came of it", {"fields": ["results", "metrics", "error", ("needs", "retryable")]}),
+        ("Who runs it", {"fields": [("host", "lease_until", "fence")]}),
+    ]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Execution]:
+        return super().get_queryset(request).filter(task__personal=False)
+
+    @display(description="status", ordering="status", label=EXECUTION_LABELS)
+    def show_status(self, execution: Execution) -> str:
+        return execution.status
+
+    @display(description="seconds")
+    def show_seconds(self, execution: Execution) -> str:
+        if not execution.started_at or not execution.finished_at:
+            return "-"
+        return f"{(execution.finished_at - execution.started_at).total_seconds():.2f}"

@@ -1,0 +1,164 @@
+"""Every error of the API as RFC 9457 problem details, with its status from one table.
+
+The views raise what the services raise; this room alone knows which HTTP status an anticipated failure has. Failures nobody
+anticipated are not caught here: Django logs them, and `server_error` answers.
+"""
+
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import Http404, HttpRequest, HttpResponse
+from django.views import defaults
+from rest_framework import exceptions, status
+from rest_framework.response import Response
+
+from workflow.configuration import ReasonMissing, StillInUse
+from workflow.core.protocol import ProtocolViolation
+from workflow.errors import WorkflowError
+from workflow.models import Nova, Task
+from workflow.services import IllegalModeChange, NovaNotFound
+from workflow.task_services import IdempotencyKeyReused, RequestRefused
+from workflow.task_tracker import IllegalTaskMove, TaskError, TaskNotFound, UnknownAssignee
+
+CONTENT_TYPE = "application/problem+json"
+
+# The first class that fits decides: status and code.
+STATUSES: Mapping[type[Exception], tuple[int, str]] = {
+    NovaNotFound: (404, "nova_not_found"),
+    TaskNotFound: (404, "task_not_found"),
+    Nova.DoesNotExist: (404, "nova_not_found"),
+    Task.DoesNotExist: (404, "task_not_found"),
+    ReasonMissing: (400, "reason_missing"),
+    IllegalModeChange: (409, "illegal_mode_change"),
+    IllegalTaskMove: (409, "illegal_task_move"),
+    StillInUse: (409, "still_in_use"),
+    IdempotencyKeyReused: (422, "idempotency_key_reused"),
+    UnknownAssignee: (400, "unknown_assignee"),
+    ProtocolViolation: (400, "protocol_violation"),
+    WorkflowError: (409, "refused"),
+    TaskError: (409, "refused"),
+}
+
+
+def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | None:
+    """Answer an exception raised in an API view; None for what nobody anticipated (Django's 500 takes over)."""
+    request = context["request"]
+    headers: dict[str, str] = {}
+    errors: list[dict[str, str]] = []
+    if isinstance(exc, Http404):
+        exc = exceptions.NotFound()
+    elif isinstance(exc, PermissionDenied):
+        exc = exceptions.PermissionDenied()
+    if isinstance(exc, exceptions.APIException):
+        code, detail = _code(exc), _summary(exc)
+        answer = exc.status_code
+        if isinstance(exc, exceptions.ValidationError):
+            errors = list(_field_errors(exc.detail))
+        if authenticate := getattr(exc, "auth_header", None):
+            headers["WWW-Authenticate"] = authenticate
+        if wait := getattr(exc, "wait", None):
+            headers["Retry-After"] = str(int(wait))
+    elif isinstance(exc, RequestRefused):
+        answer, code, detail = 400, "invalid", "The request was refused; nothing was changed. See errors."
+        errors = [{"pointer": f"/{exc.field}", "code": exc.code, "detail": str(exc)}]
+    elif isinstance(exc, ValidationError):
+        answer, code, detail = 400, "invalid", "The request was refused; nothing was changed. See errors."
+        errors = list(_field_errors(exceptions.ValidationError(_django_detail(exc)).detail))
+    else:
+        found = next((known for kind, known in STATUSES.items() if isinstance(exc, kind)), None)
+        if found is None:
+            return None
+        (answer, code), detail = found, str(exc)
+    body = _problem(request, answer, code, detail, errors)
+    return Response(body, status=answer, headers=headers, content_type=CONTENT_TYPE)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer 404 for an address that leads nowhere."""
+    return _outside_views(request, 404, "not_found", "There is nothing at this address.") or defaults.page_not_found(
+        request, exception
+    )
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _outside_views(request, 403, "permission_denied", "That is not allowed.") or defaults.permission_denied(
+        request, exception
+    )
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer 400 for a request that Django itself refused (a wrong host, a malformed header)."""
+    detail = "The request is malformed or names a host that is not served here."
+    return _outside_views(request, 400, "bad_request", detail) or defaults.bad_request(request, exception)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Answer 500 without telling internals; the log has them under the same request id."""
+    detail = "Something went wrong here. It was logged under the request_id; nothing more was done."
+    return _outside_views(request, 500, "server_error", detail) or defaults.server_error(request)
+
+
+def unknown_address(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    """Stand behind every other address of the API, so that debug pages don't answer for it."""
+    return not_found(request, Http404())
+
+
+def _outside_views(request: HttpRequest, answer: int, code: str, detail: str) -> HttpResponse | None:
+    if not request.path.startswith("/api/"):
+        return None
+    body = orjson.dumps(_problem(request, answer, code, detail, []))
+    return HttpResponse(body, status=answer, content_type=CONTENT_TYPE)
+
+
+def _problem(request: Any, answer: int, code: str, detail: str, errors: list[dict[str, str]]) -> dict[str, Any]:
+    return {
+        "type": f"urn:novawf:problem:{code}",
+        "title": HTTPStatus(answer).phrase,
+        "status": answer,
+        "detail": detail,
+        "instance": request.path,
+        "code": code,
+        "request_id": getattr(request, "request_id", ""),
+        "errors": errors,
+    }
+
+
+def _code(exc: exceptions.APIException) -> str:
+    if isinstance(exc, exceptions.ValidationError):
+        return "invalid"
+    codes = exc.get_codes()
+    return codes if isinstance(codes, str) else str(exc.default_code)
+
+
+def _summary(exc: exceptions.APIException) -> str:
+    if isinstance(exc, exceptions.ValidationError):
+        return "The request was refused; nothing was changed. See errors."
+    if exc.status_code == status.HTTP_404_NOT_FOUND:
+        return "There is nothing at this address."
+    return str(exc.detail)
+
+
+def _field_errors(detail: Any, pointer: str = "") -> Iterator[dict[str, str]]:
+    """Flatten DRF's nested errors into a list, each with a JSON pointer into the request's body."""
+    if isinstance(detail, Mapping):
+        for name, inner in detail.items():
+            at_root = name in ("non_field_errors", "__all__")
+            yield from _field_errors(inner, pointer if at_root else f"{pointer}/{escape_pointer(str(name))}")
+    elif isinstance(detail, list):
+        for index, inner in enumerate(detail):
+            nested = isinstance(inner, Mapping | list)
+            yield from _field_errors(inner, f"{pointer}/{index}" if nested else pointer)
+    else:
+        yield {"pointer": pointer, "code": str(getattr(detail, "code", "invalid")), "detail": str(detail)}
+
+
+def escape_pointer(name: str) -> str:
+    """Write a key as a token of a JSON pointer (RFC 6901)."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def _django_detail(exc: ValidationError) -> Any:
+    return exc.message_dict if hasattr(exc, "error_dict") else exc.messages

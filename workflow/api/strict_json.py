@@ -1,0 +1,81 @@
+"""The API's parser: JSON that every store and stream behind it can keep, and nothing else.
+
+What a database or the stream server can't hold (NUL, lone surrogates, numbers beyond 64 bits, towers of brackets) is refused
+here, with a pointer to the place.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+from rest_framework.exceptions import APIException, ParseError, ValidationError
+from rest_framework.parsers import JSONParser
+
+BODY_LIMIT = 512 * 1024  # bytes
+DEPTH_LIMIT = 32
+
+
+class BodyTooLarge(APIException):
+    """The body is larger than any request needs to be."""
+
+    status_code = 413
+    default_code = "body_too_large"
+    default_detail = f"The body is larger than {BODY_LIMIT} bytes."
+
+
+class StrictJSONParser(JSONParser):
+    """JSON, one object, every value storable."""
+
+    def parse(
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Read the body.
+
+        :raises BodyTooLarge: by its length. :raises ParseError: it is no JSON object.
+        :raises ValidationError: a value can't be kept.
+        """
+        length = parser_context["request"].META.get("CONTENT_LENGTH") if parser_context else None
+        if length and int(length) > BODY_LIMIT:
+            raise BodyTooLarge()
+        try:
+            data = super().parse(stream, media_type, parser_context)
+        except RecursionError:
+            raise ParseError("JSON parse error - nested too deeply") from None
+        if not isinstance(data, dict):
+            raise ParseError("The body must be one JSON object.")
+        problems = dict(_unstorable(data, "", 0))
+        if problems:
+            raise ValidationError({pointer.removeprefix("/"): [text] for pointer, text in problems.items()}, code="unstorable")
+        return data
+
+
+def unstorable_text(text: str) -> str:
+    """Say why a text can't be kept; empty if it can."""
+    if "\x00" in text:
+        return "NUL characters are refused."
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "Lone surrogates are refused: this is not a Unicode text."
+    return ""
+
+
+def _unstorable(value: Any, pointer: str, depth: int) -> Iterator[tuple[str, str]]:
+    if depth > DEPTH_LIMIT:
+        yield pointer, f"Nested deeper than {DEPTH_LIMIT} levels."
+    elif isinstance(value, str):
+        if problem := unstorable_text(value):
+            yield pointer, problem
+    elif isinstance(value, bool):
+        return
+    elif isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            yield pointer, "Whole numbers must fit in 64 bits."
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _unstorable(inner, f"{pointer}/{index}", depth + 1)
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            if problem := unstorable_text(name):
+                yield pointer, problem
+            else:
+                yield from _unstorable(inner, f"{pointer}/{name}", depth + 1)

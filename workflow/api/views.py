@@ -1,0 +1,238 @@
+"""The API's addresses: they translate between HTTP and the services, and decide nothing."""
+
+import re
+from contextlib import ExitStack
+from typing import Any, ClassVar
+
+from django.db.models import Prefetch, Q, QuerySet
+from django.http import HttpRequest, HttpResponseBase
+from django.urls import reverse
+from django.utils import timezone
+from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from safety import audit
+from workflow import services, task_services
+from workflow.api.authentication import MayUseView, actor_name
+from workflow.api.pages import Pages, refuse_unknown_parameters
+from workflow.api.serializers import (
+    Accepted,
+    PriorityAccepted,
+    ReasonAccepted,
+    TaskAccepted,
+    TaskDetailShown,
+    TaskShown,
+    show_nova,
+)
+from workflow.api.strict_json import StrictJSONParser, unstorable_text
+from workflow.core.work import Priority, TaskStatus
+from workflow.derived_status import load_fleet, load_verdicts
+from workflow.models import Execution, Nova, NovaState, Task
+from workflow.task_tracker import TaskNotFound
+
+_KEY = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class Door(APIView):
+    """What all addresses share: strict JSON, permissions by method, the caller's name for the journal."""
+
+    parser_classes = [StrictJSONParser]
+    permission_classes = [MayUseView]
+    permissions_needed: ClassVar[dict[str, str]] = {}
+    parameters: ClassVar[frozenset[str]] = frozenset()
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        with ExitStack() as self._acting:
+            return super().dispatch(request, *args, **kwargs)
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        self.actor = actor_name(request.user)
+        self.now = timezone.now()  # noqa: TID251 - a door
+        self._acting.enter_context(audit.acting(self.actor, getattr(request, "request_id", "")))
+        refuse_unknown_parameters(request, self.parameters)
+        for name, value in request.query_params.items():
+            if problem := unstorable_text(value):
+                raise ValidationError({name: [problem]}, code="unstorable")
+
+    def accept(self, kind: type[Accepted]) -> Any:
+        """Give the checked body.
+
+        :raises ValidationError: with a pointer to each field that is wrong.
+        """
+        body = kind(data=self.request.data)
+        body.is_valid(raise_exception=True)
+        return body
+
+
+class NovaList(Door):
+    """All Novas, by nova_id; archived ones only when asked for by mode."""
+
+    permissions_needed = {"GET": "workflow.view_nova"}
+    parameters = frozenset({"mode", "team", "search"})
+    _pages: Pages[Nova] = Pages("nova_id")
+
+    def get(self, request: Request) -> Response:
+        novas = Nova.objects.select_related("state", "personality")
+        modes = _choices(request, "mode", NovaState.Mode.values)
+        novas = novas.filter(state__mode__in=modes) if modes else novas.filter(archived_at=None)
+        if team := request.query_params.get("team"):
+            novas = novas.filter(team=team)
+        if words := request.query_params.get("search"):
+            novas = novas.filter(Q(nova_id__icontains=words) | Q(name__icontains=words))
+        return Response(self._pages.answer(request, [novas], self._show))
+
+    def _show(self, novas: list[Nova]) -> list[Any]:
+        verdicts, fleet = load_verdicts([nova.nova_id for nova in novas]), load_fleet()
+        return [show_nova(nova, verdicts, fleet, now=self.now) for nova in novas]
+
+
+class NovaDetail(Door):
+    permissions_needed = {"GET": "workflow.view_nova"}
+
+    def get(self, request: Request, nova_id: str) -> Response:
+        return Response(_nova(self, nova_id))
+
+
+class NovaVerb(Door):
+    """POST with a reason: pause, resume, drain or wake a Nova. Answers the Nova as it stands then."""
+
+    permissions_needed = {"POST": "workflow.change_nova"}
+
+    def post(self, request: Request, nova_id: str, verb: str) -> Response:
+        reason = self.accept(ReasonAccepted).validated_data["reason"]
+        verbs = {
+            "pause": services.pause_nova,
+            "resume": services.resume_nova,
+            "drain": services.drain_nova,
+            "wake": services.wake_nova,
+        }
+        verbs[verb](nova_id, reason=reason, now=self.now)
+        return Response(_nova(self, nova_id))
+
+
+class TaskList(Door):
+    """Tasks, newest first, and the door for new ones."""
+
+    permissions_needed = {"GET": "workflow.view_task", "POST": "workflow.add_task"}
+    parameters = frozenset({"status", "assignee", "priority", "team", "search"})
+    _pages: Pages[Task] = Pages("created_at", "id", descending=True)
+
+    def get(self, request: Request) -> Response:
+        tasks = self._filtered(request)
+        # one part for each status, since each is read along an index of its own: the cost doesn't grow with the table
+        statuses = _choices(request, "status", [s.value for s in TaskStatus]) or [s.value for s in TaskStatus]
+        parts = [tasks.filter(status=status) for status in statuses]
+        return Response(self._pages.answer(request, parts, lambda rows: list(TaskShown(rows, many=True).data)))
+
+    def post(self, request: Request) -> Response:
+        body = self.accept(TaskAccepted)
+        task_id, replayed = task_services.request_task(
+            body.request(),
+            sender=self.actor,
+            now=self.now,
+            cause=f"request:{getattr(request, 'request_id', '')}",
+            idempotency_key=_idempotency_key(request),
+        )
+        headers = {"Location": reverse("api:task", args=[task_id])}
+        if replayed:
+            headers["Idempotency-Replayed"] = "true"
+        return Response(_task(task_id), status=200 if replayed else 201, headers=headers)
+
+    @staticmethod
+    def _filtered(request: Request) -> QuerySet[Task]:
+        tasks = Task.objects.filter(personal=False).defer("results", "metrics", "insights", "metadata")
+        query = request.query_params
+        if "assignee" in query:  # empty: those that nobody has taken yet
+            tasks = tasks.filter(assignee=query["assignee"] or None)
+        if priorities := _choices(request, "priority", [p.value for p in Priority]):
+            tasks = tasks.filter(priority__in=priorities)
+        if team := query.get("team"):
+            tasks = tasks.filter(team=team)
+        if words := query.get("search"):
+            tasks = tasks.filter(Q(title__icontains=words) | Q(description__icontains=words) | Q(id__icontains=words))
+        return tasks
+
+
+class TaskDetail(Door):
+    permissions_needed = {"GET": "workflow.view_task"}
+
+    def get(self, request: Request, task_id: str) -> Response:
+        return Response(_task(task_id))
+
+
+class TaskVerb(Door):
+    """POST with a reason: cancel, unblock or rank a task. Answers the task as it stands then."""
+
+    permissions_needed = {"POST": "workflow.change_task"}
+
+    def post(self, request: Request, task_id: str, verb: str) -> Response:
+        _visible(task_id)
+        if verb == "priority":
+            data = self.accept(PriorityAccepted).validated_data
+            task_services.set_priority(task_id, Priority(data["priority"]), reason=data["reason"], now=self.now)
+        else:
+            reason = self.accept(ReasonAccepted).validated_data["reason"]
+            act = task_services.cancel_task if verb == "cancel" else task_services.unblock_task
+            act(task_id, reason=reason, now=self.now)
+        return Response(_task(task_id))
+
+
+class Root(Door):
+    """What there is."""
+
+    def get(self, request: Request) -> Response:
+        return Response({name: request.build_absolute_uri(reverse(f"api:{name}")) for name in ("novas", "tasks")})
+
+
+class Nothing(Door):
+    """Every other address below the API: known callers hear 404, the others 401, as everywhere."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        raise NotFound
+
+
+def _nova(door: Door, nova_id: str) -> dict[str, Any]:
+    nova = Nova.objects.select_related("state", "personality").filter(nova_id=nova_id).first()
+    if nova is None:
+        raise services.NovaNotFound(f"There is no Nova {nova_id}.")
+    return show_nova(nova, load_verdicts([nova_id]), load_fleet(), now=door.now)
+
+
+def _task(task_id: str) -> dict[str, Any]:
+    executions = Prefetch("executions", Execution.objects.order_by("attempt"))
+    task = Task.objects.filter(id=task_id, personal=False).prefetch_related("dependencies", executions).first()
+    if task is None:
+        raise TaskNotFound(f"There is no task {task_id}.")
+    return dict(TaskDetailShown(task).data)
+
+
+def _visible(task_id: str) -> None:
+    """Treat a Nova's personal task as if it weren't there.
+
+    :raises TaskNotFound: it is personal, or there is none.
+    """
+    if not Task.objects.filter(id=task_id, personal=False).exists():
+        raise TaskNotFound(f"There is no task {task_id}; nothing was changed.")
+
+
+def _choices(request: Request, name: str, known: list[str]) -> list[str]:
+    """Give the values of a filter that may be repeated or hold commas.
+
+    :raises ValidationError: one is unknown.
+    """
+    values = [value for text in request.query_params.getlist(name) for value in text.split(",") if value]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValidationError({name: [f"Unknown: {', '.join(unknown)}; known are {', '.join(known)}."]}, code="unknown_choice")
+    return list(dict.fromkeys(values))
+
+
+def _idempotency_key(request: Request) -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise ValidationError({"Idempotency-Key": ["Give 1 to 128 visible ASCII characters."]}, code="invalid_key")
+    return key

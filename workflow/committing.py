@@ -1,0 +1,215 @@
+"""The engine's hand: writes a batch of steps in one transaction, each Nova under its fence.
+
+A Nova whose fence or whose task was taken meanwhile changes nothing; the others of its batch go on. Nothing is decided here.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection, transaction
+
+from safety import bulk
+from safety.audit import Entry
+from workflow import momentum
+from workflow.carrying import DRAINED, EffectCarrier, Stepped
+from workflow.core.effects import CreateTask
+from workflow.gathering import Claimed, Gathered
+from workflow.models import Execution, InboxMessage, NovaState, Objective, TaskStatistics
+from workflow.state_rows import IDLE_COLUMNS, OTHER_COLUMNS, idle_values, other_values, stored
+from workflow.task_tracker import TaskTracker
+
+NOVA_FENCED = "workflow.nova.fenced"
+
+_RELEASED = ("crashes", "lease_until", "lease_holder")
+_EXECUTION_COLUMNS = (
+    "task",
+    "nova",
+    "executor",
+    "action",
+    "attempt",
+    "status",
+    "created_at",
+    "timeout",
+    "results",
+    "metrics",
+    "error",
+    "retryable",
+    "progress",
+    "runs",
+    "host",
+    "fence",
+)
+
+
+@dataclass(slots=True)
+class Committed:
+    """What a commit came to."""
+
+    steps: int = 0
+    dispatched: int = 0
+    fenced: int = 0
+
+
+class Commit:
+    """One batch's transaction."""
+
+    def __init__(self, gathered: Gathered, holder: str, tracker: TaskTracker) -> None:
+        self.now = tracker.now
+        self.holder = holder
+        self.gathered = gathered
+        self.tracker = tracker
+        self.outcome = Committed()
+
+    def run(self, batch: Sequence[Stepped], store_verdicts: Callable[[Sequence[str]], None]) -> Committed:
+        """Write the batch.
+
+        1. Leave out the Novas whose tasks or fences are gone. 2. Carry the effects of the rest into rows. 3. Write tasks,
+        executions, signals, objectives, statistics, verdicts and the journal.
+        """
+        with transaction.atomic():
+            stale = self._stale_tasks(batch)
+            losers = [stepped for stepped in batch if stepped.tasks & stale] if stale else []
+            winners = self._write_states([stepped for stepped in batch if not stepped.tasks & stale])
+            carrier = EffectCarrier(self.tracker, self.gathered.rows, self._grant_momentum(winners))
+            for stepped in winners:
+                carrier.carry(stepped)
+            self.tracker.flush()
+            store_verdicts([stepped.claimed.nova_id for stepped in winners])
+            self._write_rest(carrier)
+            self._give_back(losers)
+            self._release_reservations(winners)
+        self.outcome.steps = len(winners)
+        self.outcome.dispatched = len(carrier.executions)
+        return self.outcome
+
+    def _stale_tasks(self, batch: Sequence[Stepped]) -> set[str]:
+        """Give the tasks of this batch that somebody else changed since they were gathered."""
+        rows = self.gathered.rows
+        wanted = [task_id for stepped in batch for task_id in stepped.tasks]
+        if not wanted:
+            return set()
+        lock = " FOR UPDATE" if connection.vendor == "postgresql" else ""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT id, fence FROM workflow_task WHERE {bulk.membership('id')} ORDER BY id{lock}",  # noqa: S608
+                [bulk.json_text(wanted)],
+            )
+            fences = dict(cursor.fetchall())
+        return {task_id for task_id in wanted if fences.get(task_id) != rows[task_id].fence}
+
+    def _write_states(self, batch: Sequence[Stepped]) -> list[Stepped]:
+        """Write the new states, each under its fence, and give the Novas whose write took effect.
+
+        A Nova that was woken after its claim is due again at once: its step may not have seen why.
+        """
+        idle, busy = [], []
+        for stepped in batch:
+            claimed, state = stepped.claimed, stepped.step.state
+            row: list[Any] = [claimed.nova_id, claimed.fence, 0, None, "", *idle_values(state)]
+            wish = (stepped.step.due_at, claimed.wakes)
+            values = other_values(state)
+            if not stepped.step.effects and values == other_values(claimed.state):
+                idle.append([*row, *wish])
+            else:
+                changed = self.now if stepped.tasks else claimed.last_task_change
+                busy.append([*row, changed, *stored(values), *wish])
+        released = (*_RELEASED, *IDLE_COLUMNS)
+        written: set[str] = set()
+        for columns, rows in ((released, idle), ((*released, "last_task_change", *OTHER_COLUMNS), busy)):
+            found = bulk.update(
+                NovaState,
+                ("nova", "fence"),
+                columns,
+                rows,
+                given=("due_at", "wakes"),
+                extra_set="due_at = CASE WHEN t.wakes = r.wakes THEN r.due_at ELSE t.due_at END",
+                returning="t.nova_id",
+            )
+            written.update(row[0] for row in found)
+        for stepped in batch:
+            if stepped.claimed.nova_id not in written:
+                self._note_fenced(stepped.claimed)
+        return [stepped for stepped in batch if stepped.claimed.nova_id in written]
+
+    def _note_fenced(self, claimed: Claimed) -> None:
+        self.outcome.fenced += 1
+        self.tracker.entries.append(
+            Entry(
+                NOVA_FENCED,
+                claimed.nova_id,
+                "nova",
+                claimed.nova_id,
+                after={"fence": claimed.fence, "holder": self.holder},
+                reason="The lease was lost before the step could be written; the step changed nothing.",
+            )
+        )
+
+    @staticmethod
+    def _momentum_items(batch: Sequence[Stepped]) -> set[tuple[str, str]]:
+        return {
+            (effect.item.team, effect.momentum_template)
+            for stepped in batch
+            for effect in stepped.step.effects
+            if isinstance(effect, CreateTask) and effect.momentum_template
+        }
+
+    def _grant_momentum(self, batch: Sequence[Stepped]) -> set[tuple[str, str]]:
+        """Take the hourly turn of each momentum template that the batch wants to create."""
+        return momentum.take_turns(sorted(self._momentum_items(batch)), now=self.now)
+
+    def _write_rest(self, carrier: EffectCarrier) -> None:
+        bulk.insert(Execution, _EXECUTION_COLUMNS, carrier.executions)
+        bulk.update(
+            InboxMessage,
+            ("id",),
+            ("status", "handled_at", "outcome", "task_id"),
+            [
+                (signal_id, "handled", self.now, outcome, carrier.signal_tasks.get(signal_id, ""))
+                for signal_id, outcome in carrier.signals
+            ],
+        )
+        self._write_objectives(carrier)
+        bulk.insert(
+            TaskStatistics,
+            ("key", "count", "seconds"),
+            [(key, count, carrier.seconds[key]) for key, count in sorted(carrier.counts.items())],
+            on_conflict="(key) DO UPDATE SET count = workflow_taskstatistics.count + excluded.count, "
+            "seconds = workflow_taskstatistics.seconds + excluded.seconds",
+        )
+        momentum.note_runs(carrier.momentum_runs)
+        if carrier.drained:
+            NovaState.objects.filter(nova_id__in=carrier.drained, mode="draining").update(
+                mode="paused", mode_since=self.now, mode_reason=DRAINED
+            )
+
+    def _write_objectives(self, carrier: EffectCarrier) -> None:
+        for objective_id, next_due_at in carrier.objectives.items():
+            task_id = carrier.objective_tasks.get(objective_id, "")
+            changes: dict[str, Any] = {"open_task_id": task_id}
+            if next_due_at is None:
+                changes["archived_at"] = self.now
+            else:
+                changes["due_at"] = next_due_at
+            Objective.objects.filter(pk=objective_id).update(**changes)
+
+    def _give_back(self, losers: Sequence[Stepped]) -> None:
+        """Let Novas whose task was taken look again at once."""
+        bulk.update(
+            NovaState,
+            ("nova", "fence"),
+            _RELEASED,
+            [(stepped.claimed.nova_id, stepped.claimed.fence, 0, None, "") for stepped in losers],
+        )
+
+    def _release_reservations(self, winners: Sequence[Stepped]) -> None:
+        """Free the open tasks that were reserved for this batch and not taken."""
+        taken = {task_id for stepped in winners for task_id in stepped.tasks}
+        unused = [task.id for task in self.gathered.reserved if task.id not in taken]
+        if unused:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "UPDATE workflow_task SET reserved_by = '', reserved_until = NULL, fence = fence + 1 "  # noqa: S608
+                    f"WHERE reserved_by = %s AND assignee_id IS NULL AND {bulk.membership('id')}",
+                    [self.holder, bulk.json_text(unused)],
+                )

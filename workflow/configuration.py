@@ -1,0 +1,237 @@
+"""The one way to save what operators configure: Novas, personalities, safety policies, objectives.
+
+Each save is one transaction that checks the row, writes it and journals the fields that changed, before and after. This room
+must not know who asks: admin, REST, seeding and commands all come through here.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.db import models, transaction
+
+from safety import audit
+from safety.audit import Entry
+from safety.core.status import SafetyStatus
+from safety.models import SafetyPolicy
+from workflow import waking
+from workflow.errors import WorkflowError
+from workflow.execution import registry
+from workflow.models import Nova, NovaState, Objective, Personality
+
+Configured = Nova | Personality | SafetyPolicy | Objective
+
+NOVA_CREATED = "workflow.nova.created"
+NOVA_CHANGED = "workflow.nova.changed"
+_ACTIONS: Mapping[type[models.Model], str] = {
+    Nova: "workflow.nova",
+    Personality: "workflow.personality",
+    SafetyPolicy: "safety.policy",
+    Objective: "workflow.objective",
+}
+_TYPES: Mapping[type[models.Model], str] = {
+    Nova: "nova",
+    Personality: "personality",
+    SafetyPolicy: "policy",
+    Objective: "objective",
+}
+# What the row keeps for itself: nobody configures these.
+_OWN_FIELDS = frozenset({"created_at", "updated_at", "open_task_id"})
+
+
+class ReasonMissing(WorkflowError):
+    """The verb needs a reason, in words, for the journal."""
+
+
+class StillInUse(WorkflowError):
+    """A personality or policy that Novas use can't be archived."""
+
+
+def demand_reason(reason: str) -> str:
+    """Give the reason without the blanks around it.
+
+    :raises ReasonMissing: nothing is left.
+    """
+    reason = reason.strip()
+    if not reason:
+        raise ReasonMissing("Say why: a reason is required, and is kept in the journal. Nothing was changed.")
+    return reason
+
+
+def create_nova(
+    nova_id: str,
+    *,
+    now: datetime,
+    personality: str = "",
+    policy: str = "standard",
+    reason: str = "",
+    **fields: Any,
+) -> Nova:
+    """Configure a new Nova and give it a state that is due at once. Without a personality it gets torch's (spec section 8).
+
+    :raises ValidationError: a field is wrong, or the nova_id is taken.
+    """
+    fields.setdefault("name", nova_id.capitalize())
+    nova = Nova(nova_id=nova_id, personality_id=personality or "torch", policy_id=policy, **fields)
+    save_configured(nova, now=now, reason=reason, creating=True)
+    return nova
+
+
+def update_nova(nova_id: str, changes: Mapping[str, Any], *, now: datetime, reason: str = "") -> Nova:
+    """Change fields of a Nova's configuration; what is equal already is neither written nor journalled.
+
+    :raises ValidationError: a field is unknown or wrong.
+    """
+    nova = Nova.objects.get(nova_id=nova_id)
+    fields = {field.name: field for field in Nova._meta.concrete_fields if field.editable and not field.primary_key}
+    for name, value in changes.items():
+        if name not in fields or name in _OWN_FIELDS:
+            raise ValidationError({NON_FIELD_ERRORS: f"{name} is not a field that can be changed."})
+        setattr(nova, name if isinstance(value, models.Model) else fields[name].attname, value)
+    save_configured(nova, now=now, reason=reason, fields=changes)
+    return nova
+
+
+def save_configured(
+    row: Configured,
+    *,
+    now: datetime,
+    reason: str = "",
+    fields: Collection[str] | None = None,
+    creating: bool | None = None,
+) -> dict[str, Any]:
+    """Check, save and journal a row; give the new values of the fields that changed (empty: nothing did).
+
+    1. Read the stored row under its lock. 2. Compare, only `fields` where given, so that a form filled in a while ago takes
+    nobody else's change back. 3. Validate, write, journal. A new Nova gets its state in the same transaction.
+
+    :raises ValidationError: a value is wrong.
+    """
+    model = type(row)
+    with transaction.atomic():
+        stored = None if creating or row.pk is None else model._default_manager.select_for_update().filter(pk=row.pk).first()
+        after = _values(row)
+        if stored is None:
+            _check(row, new=True)
+            row.save(force_insert=True)
+            _record(row, "created", None, _values(row), reason, now)
+            if isinstance(row, Nova):
+                _begin(row, now)
+            return after
+        before = _values(stored)
+        changed = [name for name in after if after[name] != before[name] and (fields is None or name in fields)]
+        if not changed:
+            return {}
+        _check(row, new=False)
+        row.save(update_fields=[*changed, *(["updated_at"] if hasattr(row, "updated_at") else [])])
+        new = {name: after[name] for name in changed}
+        _record(row, "changed", {name: before[name] for name in changed}, new, reason, now)
+        if isinstance(row, Nova):
+            waking.mark_due([row.pk], now=now)
+            transaction.on_commit(partial(waking.knock, "loops"))
+        return new
+
+
+def archive(row: Personality | SafetyPolicy | Objective, *, now: datetime, reason: str) -> bool:
+    """Take a row out of use without deleting it; False if it was archived already.
+
+    :raises StillInUse: Novas that are not archived use it.
+    """
+    reason = demand_reason(reason)
+    with transaction.atomic():
+        stored = type(row)._default_manager.select_for_update().get(pk=row.pk)
+        if stored.archived_at is not None:
+            return False
+        if isinstance(stored, Personality | SafetyPolicy):
+            used = {"personality": stored} if isinstance(stored, Personality) else {"policy": stored}
+            users = list(Nova.objects.filter(archived_at=None, **used).values_list("nova_id", flat=True)[:5])
+            if users:
+                raise StillInUse(f"{stored} is used by {', '.join(users)}; give them another first. Nothing was changed.")
+        _set_archived(row, stored, now, "archived", reason, now)
+        return True
+
+
+def restore(row: Personality | SafetyPolicy | Objective, *, now: datetime, reason: str) -> bool:
+    """Take an archived row back into use; False if it was not archived."""
+    reason = demand_reason(reason)
+    with transaction.atomic():
+        stored = type(row)._default_manager.select_for_update().get(pk=row.pk)
+        if stored.archived_at is None:
+            return False
+        _set_archived(row, stored, None, "restored", reason, now)
+        return True
+
+
+def check_executors(default: str, allowed: Collection[str], by_stream: Collection[str]) -> None:
+    """Refuse a choice of executors that could never run.
+
+    :raises ValidationError: it names the field.
+    """
+    for name, chosen in (("allowed_executors", allowed), ("stream_executors", by_stream)):
+        if isinstance(chosen, str) or not all(isinstance(executor, str) for executor in chosen):
+            raise ValidationError({name: "Give a list of executors' names."})
+        if unknown := sorted(executor for executor in set(chosen) if not registry.is_known(executor)):
+            raise ValidationError({name: f"There is no executor {', '.join(unknown)}."})
+    if default not in allowed:
+        raise ValidationError({"default_executor": "The default executor must be one of the allowed ones."})
+    if extra := sorted(set(by_stream) - set(allowed)):
+        raise ValidationError({"stream_executors": f"{', '.join(extra)} is not among the allowed executors."})
+
+
+def _check(row: Configured, *, new: bool) -> None:
+    row.full_clean(validate_unique=new)
+    if isinstance(row, Nova):
+        check_executors(row.default_executor, row.allowed_executors, row.stream_executors)
+
+
+def _set_archived(row: Configured, stored: Configured, value: datetime | None, verb: str, reason: str, now: datetime) -> None:
+    before = {"archived_at": stored.archived_at}
+    type(row)._default_manager.filter(pk=row.pk).update(archived_at=value)
+    row.archived_at = value
+    _record(row, verb, before, {"archived_at": value}, reason, now)
+
+
+def _begin(nova: Nova, now: datetime) -> None:
+    """Give a new Nova its state, due now; its coordination stream is read as soon as the readers rebuild their list."""
+    NovaState.objects.create(
+        nova=nova,
+        session_start_time=now,
+        state_entered_at=now,
+        cycle_started_at=now,
+        phase_started_at=now,
+        mode_since=now,
+        due_at=now,
+        safety_status=asdict(SafetyStatus(is_safe=True, reason="")),
+    )
+    transaction.on_commit(partial(waking.knock, "loops"))
+
+
+def _values(row: models.Model) -> dict[str, Any]:
+    """Give what is configured, as the journal keeps it."""
+    return {
+        field.name: field.value_from_object(row)
+        for field in row._meta.concrete_fields
+        if field.name not in _OWN_FIELDS and not (field.primary_key and field.name == "id") and field.name != "archived_at"
+    }
+
+
+def _record(
+    row: Configured, verb: str, before: dict[str, Any] | None, after: dict[str, Any], reason: str, now: datetime
+) -> None:
+    audit.record(
+        [
+            Entry(
+                action=f"{_ACTIONS[type(row)]}.{verb}",
+                nova_id=row.pk if isinstance(row, Nova) else "",
+                object_type=_TYPES[type(row)],
+                object_id=str(row.pk),
+                before=before,
+                after=after,
+                reason=reason,
+            )
+        ],
+        now=now,
+    )

@@ -1,0 +1,67 @@
+"""What a Nova is doing, told from evidence: commits, deadlines, verdicts; never from a word that a dead process left behind.
+
+The one function behind every page that shows a status. It reads rows already loaded and does no query itself.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from safety.models import FleetFact, SafetyState
+from workflow.core.state import WorkflowState
+from workflow.models import Nova, NovaState
+
+STREAM_REACHABLE = "stream_reachable"
+SILENT_AFTER = timedelta(seconds=60)  # at least; three cycles where that is longer
+
+# Trouble first: the order in which the statuses are looked for, and in which lists show them.
+QUARANTINED, ARCHIVED, PAUSED, DRAINING, SAFETY_PAUSE = "quarantined", "archived", "paused", "draining", "safety_pause"
+ERROR_RECOVERY, SILENT, WORKING, COMPLETING, IDLE, NEW = "error_recovery", "silent", "working", "completing", "idle", "new"
+STATUSES = (
+    QUARANTINED, ARCHIVED, PAUSED, DRAINING, SAFETY_PAUSE, ERROR_RECOVERY, SILENT, WORKING, COMPLETING, IDLE, NEW,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedStatus:
+    """A status, why, and since when (None: unknown)."""
+
+    status: str
+    reason: str
+    since: datetime | None
+
+
+def derived_status(
+    nova: Nova, state: NovaState, safety_state: SafetyState | None, fleet: Mapping[str, FleetFact], now: datetime
+) -> DerivedStatus:
+    """Tell what a Nova is doing; `nova.personality` must be loaded, `fleet` is what load_fleet() gave."""
+    if state.mode in (QUARANTINED, ARCHIVED, PAUSED, DRAINING):
+        return DerivedStatus(state.mode, state.mode_reason, state.mode_since)
+    stream = fleet.get(STREAM_REACHABLE)
+    if stream is not None and stream.value is False:
+        return DerivedStatus(SAFETY_PAUSE, "stream_monitor: the stream server does not answer", stream.since)
+    if safety_state is not None and not safety_state.is_safe:
+        return DerivedStatus(SAFETY_PAUSE, f"{safety_state.mechanism}: {safety_state.reason}", safety_state.since)
+    if state.current_state == WorkflowState.ERROR_RECOVERY:
+        return DerivedStatus(ERROR_RECOVERY, state.last_error, state.state_entered_at)
+    patience = max(SILENT_AFTER, timedelta(seconds=3 * nova.personality.base_cycle_time))
+    if now - state.due_at > patience:
+        return DerivedStatus(SILENT, "due, but no worker has stepped it", state.due_at)
+    if state.tasks_in_flight:
+        plural = "" if state.tasks_in_flight == 1 else "s"
+        return DerivedStatus(WORKING, f"{state.tasks_in_flight} task{plural} in flight", state.state_entered_at)
+    if state.current_state == WorkflowState.COMPLETION_ROUTINE:
+        return DerivedStatus(COMPLETING, state.completion_stage.replace("_", " "), state.state_entered_at)
+    if state.total_cycles_completed:
+        return DerivedStatus(IDLE, "nothing to do", state.state_entered_at)
+    return DerivedStatus(NEW, "waiting for its first cycle", state.session_start_time)
+
+
+def load_fleet() -> dict[str, FleetFact]:
+    """Load what was last observed of machine and stream server, by name."""
+    return {fact.name: fact for fact in FleetFact.objects.all()}
+
+
+def load_verdicts(nova_ids: Collection[str]) -> dict[str, SafetyState]:
+    """Load the safety verdicts in force of these Novas, by nova_id."""
+    return {verdict.nova_id: verdict for verdict in SafetyState.objects.filter(nova_id__in=nova_ids)}

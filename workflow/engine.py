@@ -1,0 +1,225 @@
+"""WorkflowEngine: drives all due Novas through their cycles, a batch at a time.
+
+claim ▸ gather ▸ step ▸ commit ▸ emit: one short method per verb, each for the whole batch, with a number of queries and round
+trips that does not grow with the Novas. What a step decides is workflow.core's; this file only carries facts in and wishes out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+from safety.facts import WorkflowSideFacts, load_facts
+from safety.verdicts import store_verdicts
+
+from safety import audit
+from safety.audit import Entry
+from safety.core.orchestrator import SafetyOrchestrator, Verdict
+from safety.core.status import FleetFacts, SafetyFacts
+from workflow import gathering, momentum, waking
+from workflow.carrying import Stepped
+from workflow.committing import Commit, Committed
+from workflow.core.effects import BlockTask, CompleteTask, RetryTask, StartTask, UpdateProgress
+from workflow.core.machine import CycleInputs, Step, execute_cycle, recover
+from workflow.core.work import TaskFacts, Wanting, WorkType, deal
+from workflow.effective import Effective, EffectiveConfigurations
+from workflow.gathering import Claimed, Gathered
+from workflow.models import NovaState
+from workflow.task_tracker import TaskTracker
+
+NOVA_QUARANTINED = "workflow.nova.quarantined"
+
+_CRASHES_ALLOWED = 3
+_TASK_EFFECTS = (StartTask, UpdateProgress, CompleteTask, RetryTask, BlockTask)
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Batch:
+    """The Novas in hand and what was gathered for them."""
+
+    claimed: list[Claimed]
+    effective: dict[str, Effective]
+    gathered: Gathered
+    facts: dict[str, SafetyFacts]
+    verdicts: dict[str, Verdict]
+    inputs: dict[str, CycleInputs]
+
+
+class WorkflowEngine:
+    """One engine; many may run at once, on one machine or several: leases keep them apart."""
+
+    def __init__(self, holder: str) -> None:
+        self.holder = holder
+        self._configurations = EffectiveConfigurations()
+        self._orchestrator = SafetyOrchestrator()
+
+    def run_once(self, *, now: datetime, fleet: FleetFacts | None = None) -> Committed | None:
+        """Take one batch of due Novas through a cycle each; None if nobody was due. `fleet`: facts read a moment ago."""
+        claimed = self.claim(now)
+        if not claimed:
+            return None
+        batch = self.gather(claimed, now, fleet)
+        stepped = [self.step(nova, batch, now) for nova in batch.claimed]
+        committed = self.commit(stepped, batch, now)
+        self.emit(committed)
+        return committed
+
+    # -- claim
+
+    def claim(self, now: datetime) -> list[Claimed]:
+        """Lease the Novas that are due, the longest due first; one that is suspected of killing its worker comes alone."""
+        claimed = gathering.claim(self.holder, settings.ENGINE_BATCH, now=now, suspects=False)
+        if claimed:
+            return claimed
+        suspects = gathering.claim(self.holder, 1, now=now, suspects=True)
+        return [nova for nova in suspects if not self._quarantine(nova, now)]
+
+    def _quarantine(self, nova: Claimed, now: datetime) -> bool:
+        """Take a Nova out of the loop whose claims keep ending without a commit."""
+        if nova.crashes <= _CRASHES_ALLOWED:
+            return False
+        reason = f"Its last {nova.crashes - 1} cycles ended with the death of their worker. Look at its tasks, then resume it."
+        state = nova.state
+        message = {
+            "nova_id": nova.nova_id,
+            "state": state.current_state.value,
+            "phase": state.current_phase.value,
+            "status": "quarantined",
+            "message": reason,
+            "timestamp": now.isoformat(),
+        }
+        with transaction.atomic():
+            changed = NovaState.objects.filter(nova=nova.nova_id, fence=nova.fence).update(
+                mode="quarantined", mode_reason=reason, mode_since=now, lease_until=None, lease_holder="", crashes=0
+            )
+            if changed:
+                entry = Entry(
+                    NOVA_QUARANTINED, nova.nova_id, "nova", nova.nova_id, after={"mode": "quarantined"}, reason=reason
+                )
+                entry.stream, entry.message = f"nova.status.{nova.nova_id}", message
+                audit.record([entry], now=now)
+        return True
+
+    # -- gather
+
+    def gather(self, claimed: list[Claimed], now: datetime, fleet: FleetFacts | None = None) -> Batch:
+        """Load configuration, work, signals and safety facts of the batch, and deal out the open work."""
+        ids = [nova.nova_id for nova in claimed]
+        effective = self._configurations.load(ids, now=now)
+        claimed = [nova for nova in claimed if nova.nova_id in effective]
+        teams = {nova_id: effective[nova_id].config.team for nova_id in ids if nova_id in effective}
+        gathered = gathering.gather(ids, set(teams.values()), now=now)
+        dealt = self._deal(claimed, effective, gathered, now)
+        available = self._available(teams, gathered)
+        short = {nova_id: team for nova_id, team in teams.items() if available[nova_id] < 3}
+        budgets = momentum.budgets(short, now=now) if short else {}
+        facts = load_facts(
+            ids,
+            {nova_id: entry.rules for nova_id, entry in effective.items()},
+            {nova.nova_id: self._work_facts(nova, effective[nova.nova_id], gathered, dealt, now) for nova in claimed},
+            now,
+            fleet=fleet,
+        )
+        judge = self._orchestrator.judge
+        verdicts = {nova_id: judge(facts[nova_id], effective[nova_id].rules, now) for nova_id in teams}
+        inputs = {}
+        for nova in claimed:
+            nova_id = nova.nova_id
+            config = effective[nova_id].config
+            insights = nova.state.context.get("insights", "")
+            inputs[nova_id] = CycleInputs(
+                config=replace(config, draining=True) if nova.draining else config,
+                safety=verdicts[nova_id].status,
+                signals=gathered.signals.get(nova_id, ()),
+                held=gathered.held.get(nova_id, ()),
+                assigned=gathered.assigned.get(nova_id, ()),
+                dealt=dealt.get(nova_id, ()),
+                available=available[nova_id],
+                momentum=budgets.get(nova_id, momentum.NOTHING),
+                objectives=[
+                    o for o in gathered.objectives if o.nova_id == nova_id or (not o.nova_id and o.team in ("", config.team))
+                ]
+                if gathered.objectives
+                else (),
+                similar=gathered.similar,
+                recent_insights=insights.split("\n") if insights else (),
+            )
+        return Batch(claimed, effective, gathered, facts, verdicts, inputs)
+
+    def _deal(
+        self, claimed: Sequence[Claimed], effective: dict[str, Effective], gathered: Gathered, now: datetime
+    ) -> dict[str, list[TaskFacts]]:
+        """Reserve open work for the Novas that have room for it, and hand it out."""
+        wanting = []
+        for nova in claimed:
+            config = effective[nova.nova_id].config
+            held = sum(1 for task in gathered.held.get(nova.nova_id, ()) if not (task.execution and task.execution.finished_at))
+            free = config.max_concurrent_tasks - held
+            if free > 0 and not nova.draining:
+                wanting.append(Wanting(nova.nova_id, config.team, free, config.default_executor, config.allowed_executors))
+        teams = {want.team for want in wanting}
+        executors = {name for want in wanting for name in want.allowed_executors}
+        gathering.reserve(self.holder, sum(want.free_slots for want in wanting), teams, executors, gathered, now=now)
+        return deal(gathered.reserved, wanting) if gathered.reserved else {}
+
+    @staticmethod
+    def _available(teams: dict[str, str], gathered: Gathered) -> dict[str, int]:
+        """Count the ready tasks in each Nova's reach; beyond three it does not matter how many."""
+        open_teams = [task.team for task in gathered.reserved] + gathered.open_left
+        reach = {team: sum(1 for other in open_teams if other in ("", team)) for team in set(teams.values())}
+        return {nova_id: reach[team] + len(gathered.assigned.get(nova_id, ())) for nova_id, team in teams.items()}
+
+    @staticmethod
+    def _work_facts(
+        nova: Claimed, effective: Effective, gathered: Gathered, dealt: dict[str, list[TaskFacts]], now: datetime
+    ) -> WorkflowSideFacts:
+        """Say what the safety floor must know of a Nova's work; momentum work waits for nobody, so it does not count."""
+        nova_id = nova.nova_id
+        ready = [
+            task.created_at
+            for task in (*gathered.assigned.get(nova_id, ()), *dealt.get(nova_id, ()))
+            if task.work_type is not WorkType.MOMENTUM
+        ]
+        idle = len(gathered.held.get(nova_id, ())) < effective.config.max_concurrent_tasks
+        since = [instant for instant in (nova.last_task_change, min(ready) if ready else None) if instant]
+        state = nova.state
+        return WorkflowSideFacts(
+            has_claimable_work=bool(ready) and idle,
+            last_task_change=max(since) if since else None,
+            active_since=nova.mode_since or state.session_start_time,
+            celebrating_since=state.state_entered_at if state.completion_stage else None,
+            queue_lag=max(now - nova.due_at, timedelta(0)),
+        )
+
+    # -- step
+
+    def step(self, nova: Claimed, batch: Batch, now: datetime) -> Stepped:
+        """Decide one Nova's cycle; whatever goes wrong is that Nova's alone."""
+        try:
+            step = execute_cycle(nova.state, batch.inputs[nova.nova_id], now)
+        except Exception as error:  # the wall around one Nova's step: it recovers with backoff, the batch goes on
+            logger.exception("step failed", nova_id=nova.nova_id)
+            step: Step = recover(nova.state, f"{type(error).__name__}: {error}", now)  # type: ignore[no-redef]
+        return Stepped(nova, step, {effect.task_id for effect in step.effects if isinstance(effect, _TASK_EFFECTS)})
+
+    # -- commit
+
+    def commit(self, stepped: Sequence[Stepped], batch: Batch, now: datetime) -> Committed:
+        """Write the batch in one transaction."""
+        tracker = TaskTracker(now=now)
+
+        def verdicts_of(winners: Sequence[str]) -> None:
+            store_verdicts({nova_id: batch.verdicts[nova_id] for nova_id in winners}, batch.facts, now)
+
+        return Commit(batch.gathered, self.holder, tracker).run(stepped, verdicts_of)
+
+    # -- emit
+
+    def emit(self, committed: Committed) -> None:
+        """Wake the hosts for what was dispatched; the relay publishes the rest from the outbox."""
+        if committed.dispatched:
+            waking.knock("work")

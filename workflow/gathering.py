@@ -1,0 +1,260 @@
+"""The engine's eyes: claims due Novas and loads what their steps need, in as many queries for one Nova as for a batch.
+
+Reads and reserves only; nothing is decided here.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+from django.conf import settings
+from django.db import connection, transaction
+
+from safety.bulk import json_text, membership
+from workflow.core.state import WorkflowStateData
+from workflow.core.work import (
+    ExecutionFacts,
+    ObjectiveFacts,
+    Priority,
+    Signal,
+    SimilarTasks,
+    TaskFacts,
+    TaskStatus,
+    WorkType,
+    similarity_key,
+)
+from workflow.models import InboxMessage, Objective, TaskStatistics
+from workflow.state_rows import LOADED, instant, state_data
+from workflow.task_rows import ROW_COLUMNS, TaskRow
+
+_ASSIGNED_LOOKAHEAD = 3  # ready tasks loaded for each Nova beyond its free slots
+_SIGNALS = 500  # inbox rows loaded in one batch
+_PRIORITIES = {priority.value: priority for priority in Priority}
+_WORK_TYPES = {kind.value: kind for kind in WorkType}
+_STATUSES = {status.value: status for status in TaskStatus}
+_TASK_COLUMNS = ", ".join(f"t.{name}" for name in (*ROW_COLUMNS, "not_before"))
+
+
+@dataclass(slots=True)
+class Claimed:
+    """A Nova in hand: its state and the fence under which it may be written."""
+
+    nova_id: str
+    fence: int
+    crashes: int
+    wakes: int
+    draining: bool
+    due_at: datetime
+    mode_since: datetime | None
+    last_task_change: datetime | None
+    state: WorkflowStateData
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What was loaded for a batch, by Nova."""
+
+    held: dict[str, list[TaskFacts]] = field(default_factory=dict)
+    assigned: dict[str, list[TaskFacts]] = field(default_factory=dict)
+    signals: dict[str, list[Signal]] = field(default_factory=dict)
+    rows: dict[str, TaskRow] = field(default_factory=dict)  # by task id, for the tracker
+    similar: dict[str, SimilarTasks] = field(default_factory=dict)
+    objectives: list[ObjectiveFacts] = field(default_factory=list)
+    reserved: list[TaskFacts] = field(default_factory=list)
+    open_left: list[str] = field(default_factory=list)  # the teams of up to three open tasks beyond the reserved ones
+
+
+def claim(holder: str, limit: int, *, now: datetime, suspects: bool) -> list[Claimed]:
+    """Lease up to `limit` due Novas, the longest due first, and load their states.
+
+    A Nova whose last claim ended without a commit is suspected of killing its worker: suspects are claimed by themselves.
+    """
+    skip = " FOR UPDATE SKIP LOCKED" if connection.vendor == "postgresql" else ""
+    trust = "crashes > 0" if suspects else "crashes = 0"
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE workflow_novastate SET lease_holder = %s, lease_until = %s, fence = fence + 1, crashes = crashes + 1 "  # noqa: S608
+            "WHERE nova_id IN (SELECT nova_id FROM workflow_novastate WHERE mode IN ('running', 'draining') "
+            f"AND due_at <= %s AND (lease_until IS NULL OR lease_until < %s) AND {trust} "
+            f"ORDER BY due_at LIMIT %s{skip}) RETURNING {', '.join(LOADED)}",
+            [holder, now + timedelta(seconds=settings.LEASE_SECONDS), now, now, limit],
+        )
+        rows = cursor.fetchall()
+    return [
+        Claimed(
+            row[0],
+            row[1],
+            row[2],
+            row[3],
+            row[4] == "draining",
+            instant(row[5]),
+            instant(row[6]),
+            instant(row[7]),
+            state_data(row),
+        )
+        for row in rows
+    ]
+
+
+def next_due(*, now: datetime) -> datetime | None:
+    """Give the instant at which the next Nova that nobody holds is due; None if there is none."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT due_at FROM workflow_novastate WHERE mode IN ('running', 'draining') "
+            "AND (lease_until IS NULL OR lease_until < %s) ORDER BY due_at LIMIT 1",
+            [now],
+        )
+        row = cursor.fetchone()
+    return instant(row[0]) if row else None
+
+
+def reserve(
+    holder: str, limit: int, teams: Collection[str], executors: Collection[str], gathered: Gathered, *, now: datetime
+) -> None:
+    """Reserve open tasks for this engine until its lease would end, the most urgent first, and look how many are left.
+
+    An executor that is empty stands for the Nova's default one.
+    """
+    skip = " FOR UPDATE SKIP LOCKED" if connection.vendor == "postgresql" else ""
+    ready = (
+        "status = 'pending' AND assignee_id IS NULL AND waiting_on = 0 AND (not_before IS NULL OR not_before <= %s) "
+        "AND (reserved_until IS NULL OR reserved_until < %s) "
+        f"AND {membership('team')} AND {membership('executor')}"
+    )
+    values = [now, now, json_text(sorted({"", *teams})), json_text(sorted({"", *executors} - {"agent"}))]
+    with connection.cursor() as cursor:
+        if limit:
+            cursor.execute(
+                "UPDATE workflow_task AS t SET reserved_by = %s, reserved_until = %s, fence = fence + 1 WHERE id IN "  # noqa: S608
+                f"(SELECT id FROM workflow_task WHERE {ready} ORDER BY order_at, id LIMIT %s{skip}) RETURNING {_TASK_COLUMNS}",
+                [holder, now + timedelta(seconds=settings.LEASE_SECONDS), *values, limit],
+            )
+            gathered.reserved = [_task(row, gathered, None, 0) for row in cursor.fetchall()]
+            gathered.reserved.sort(key=lambda task: (task.order_at, task.id))
+        cursor.execute(
+            f"SELECT team FROM workflow_task WHERE {ready} ORDER BY order_at, id LIMIT 3",  # noqa: S608
+            values,
+        )
+        gathered.open_left = [row[0] for row in cursor.fetchall()]
+
+
+def gather(nova_ids: Sequence[str], teams: Collection[str], *, now: datetime) -> Gathered:
+    """Load held and assigned tasks with their executions, signals, statistics and objectives of a batch."""
+    gathered = Gathered()
+    _load_tasks(nova_ids, gathered, now)
+    _load_signals(nova_ids, gathered)
+    _load_similar(gathered)
+    _load_objectives(nova_ids, teams, gathered, now)
+    return gathered
+
+
+def _load_tasks(nova_ids: Sequence[str], gathered: Gathered, now: datetime) -> None:
+    batch = json_text(nova_ids)
+    ready = (
+        "SELECT id FROM workflow_task WHERE assignee_id = n.value AND status = 'pending' AND waiting_on = 0 "
+        "AND executor <> 'agent' AND (not_before IS NULL OR not_before <= %s) "
+        "AND (reserved_until IS NULL OR reserved_until < %s) ORDER BY order_at, id LIMIT %s"
+    )
+    if connection.vendor == "sqlite":
+        source = f"json_each(%s) n JOIN workflow_task t ON t.id IN ({ready})"
+    else:
+        source = f"jsonb_array_elements_text(%s::jsonb) n CROSS JOIN LATERAL ({ready}) r JOIN workflow_task t ON t.id = r.id"
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {_TASK_COLUMNS} FROM {source}", [batch, now, now, 64 + _ASSIGNED_LOOKAHEAD])  # noqa: S608
+        for row in cursor.fetchall():
+            gathered.assigned.setdefault(row[6], []).append(_task(row, gathered, None, 0))
+        cursor.execute(
+            f"SELECT {_TASK_COLUMNS}, e.id, e.attempt, e.status, e.results, e.metrics, e.error, e.retryable, e.needs, "  # noqa: S608
+            "e.progress, e.started_at, e.finished_at, "
+            "(SELECT count(*) FROM workflow_taskdependency d WHERE d.depends_on = t.id) "
+            "FROM workflow_task t LEFT JOIN workflow_execution e ON e.task_id = t.id AND e.attempt = t.attempts "
+            f"WHERE t.status = 'in_progress' AND {membership('t.assignee_id')}",
+            [batch],
+        )
+        for row in cursor.fetchall():
+            execution = _execution(row[-12:-1]) if row[-12] is not None else None
+            gathered.held.setdefault(row[6], []).append(_task(row, gathered, execution, row[-1]))
+    for tasks in gathered.assigned.values():
+        tasks.sort(key=lambda task: (task.order_at, task.id))
+
+
+def _task(row: Sequence[Any], gathered: Gathered, execution: ExecutionFacts | None, dependants: int) -> TaskFacts:
+    (task_id, title, description, status, priority, work_type, assignee, team, executor, action, estimated, created_at,
+     started_at, attempts, max_attempts, progress, blocked_at, blocked_seconds, order_at, fence, personal, cause,
+     not_before) = row[:23]  # fmt: skip
+    created, started, order = instant(created_at), instant(started_at), instant(order_at)
+    gathered.rows[task_id] = TaskRow(
+        task_id, title, description, status, priority, work_type, assignee or "", team, executor, action, estimated, created,
+        started, attempts, max_attempts, progress, instant(blocked_at), blocked_seconds, order, fence, bool(personal), cause,
+    )  # fmt: skip
+    return TaskFacts(
+        task_id, title, description, _PRIORITIES[priority], _WORK_TYPES[work_type], created, order, _STATUSES[status], executor,
+        action, assignee or "", team, timedelta(seconds=estimated), started, attempts, max_attempts, progress,
+        instant(not_before), timedelta(seconds=blocked_seconds), dependants, bool(personal), cause, execution,
+    )  # fmt: skip
+
+
+def _execution(row: Sequence[Any]) -> ExecutionFacts:
+    execution_id, attempt, status, results, metrics, error, retryable, needs, progress, started_at, finished_at = row
+    return ExecutionFacts(
+        execution_id,
+        attempt,
+        status,
+        results,
+        _json(metrics) or {},
+        error,
+        bool(retryable),
+        _json(needs) or {},
+        progress,
+        instant(started_at),
+        instant(finished_at),
+    )
+
+
+def _json(value: Any) -> Any:
+    return orjson.loads(value) if isinstance(value, str) else value
+
+
+def _load_signals(nova_ids: Sequence[str], gathered: Gathered) -> None:
+    signals: defaultdict[str, list[Signal]] = defaultdict(list)
+    waiting = InboxMessage.objects.filter(status=InboxMessage.Status.WAITING, nova_id__in=nova_ids).order_by("id")
+    columns = ("nova_id", "id", "kind", "stream", "fields", "received_at", "entry_id")
+    for nova_id, *values in waiting.values_list(*columns)[:_SIGNALS]:
+        signals[nova_id].append(Signal(*values))
+    gathered.signals = signals
+
+
+def _load_similar(gathered: Gathered) -> None:
+    keys = {
+        similarity_key(task.work_type, task.executor, task.action)
+        for tasks in gathered.held.values()
+        for task in tasks
+        if task.execution and task.execution.finished_at
+    }
+    found = TaskStatistics.objects.filter(key__in=keys).values_list("key", "count", "seconds") if keys else ()
+    for key, count, seconds in found:
+        gathered.similar[key] = SimilarTasks(count, timedelta(seconds=seconds / count) if count else timedelta(0))
+
+
+def _load_objectives(nova_ids: Sequence[str], teams: Collection[str], gathered: Gathered, now: datetime) -> None:
+    due = Objective.objects.filter(due_at__lte=now, archived_at=None, open_task_id="").order_by("due_at")[:100]
+    members = set(nova_ids)
+    for row in due:
+        mine = row.nova_id in members if row.nova_id else (not row.team or row.team in teams)
+        if mine:
+            gathered.objectives.append(
+                ObjectiveFacts(
+                    row.pk,
+                    row.title,
+                    row.description,
+                    _PRIORITIES[row.priority],
+                    timedelta(seconds=row.cadence),
+                    row.due_at,
+                    row.until,
+                    row.nova_id or "",
+                    row.team,
+                )
+            )

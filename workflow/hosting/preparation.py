@@ -1,0 +1,61 @@
+"""What must stand before the first process starts: tables, starting fleet, static files, a login. Every step may be repeated."""
+
+import hashlib
+import io
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.staticfiles.finders import get_finders
+from django.core.management import call_command
+from django.db import transaction
+
+from safety import audit
+from workflow.hosting.runfile import RunFile
+
+ADMIN = "admin"
+USER_CREATED = "access.user.created"
+
+
+def prepare_database() -> None:
+    """Bring the tables up to date and put the personalities, policies and the starting fleet where they are missing."""
+    call_command("migrate", interactive=False, verbosity=0)
+    call_command("seed", verbosity=0, stdout=io.StringIO())
+
+
+def collect_static() -> bool:
+    """Copy the static files of all packages to STATIC_ROOT, if any changed since; tell whether it was needed."""
+    root = Path(settings.STATIC_ROOT)
+    stamp, wanted = root / ".collected", _static_digest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return False
+    root.mkdir(parents=True, exist_ok=True)
+    call_command("collectstatic", interactive=False, verbosity=0)
+    stamp.write_text(wanted)
+    return True
+
+
+def _static_digest() -> str:
+    digest = hashlib.sha256()
+    for finder in get_finders():
+        for path, storage in finder.list([]):
+            state = Path(storage.path(path)).stat()
+            digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def ensure_admin(former: RunFile | None) -> tuple[str, bool]:
+    """Make sure that the user `admin` exists; give its password, "" if only somebody else knows it, and whether it is new."""
+    users = get_user_model()
+    user = users.objects.filter(username=ADMIN).first()
+    if user is not None:
+        known = former.admin_password if former else ""
+        return (known, False) if known and user.check_password(known) else ("", False)
+    password = secrets.token_urlsafe(15)
+    with transaction.atomic():
+        users.objects.create_superuser(username=ADMIN, password=password)
+        created = audit.Entry(action=USER_CREATED, object_type="user", object_id=ADMIN, reason="the first login", actor="up")
+        audit.record([created], now=datetime.now(UTC))
+    return password, True

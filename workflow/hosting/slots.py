@@ -1,0 +1,45 @@
+"""Slots and their queue: the names, and the one way to put a slice into django-q2's queue.
+
+A slot is a lease `slot:{cluster}:{host}:{number}`; a slice is one queue row that drives it for a while. Each host has a queue of its
+own, so what waits there is this host's to judge. This room must not know what a slice does.
+"""
+
+from django.conf import settings
+from django_q.tasks import async_task
+
+PROBE = "probe"  # the group of the supervisor's probes
+_PROBE_JOB = "workflow.hosting.slots.answer_probe"
+
+
+def clusters() -> tuple[str, ...]:
+    """The clusters of this installation."""
+    return tuple(settings.SLICE_JOBS)
+
+
+def slot_count(cluster: str) -> int:
+    return int(settings.LOOP_SLOTS if cluster == "loops" else settings.WORK_SLOTS)
+
+
+def slot_names(cluster: str) -> list[str]:
+    """The leases of this host's slots in a cluster."""
+    return [f"slot:{cluster}:{settings.HOST}:{number}" for number in range(slot_count(cluster))]
+
+
+def queue_name(cluster: str) -> str:
+    """What django-q2 calls this host's part of a cluster, and its queue."""
+    return f"{cluster}@{settings.HOST}"
+
+
+def enqueue(slot: str) -> None:
+    """Queue a slice for a slot: the supervisor's seed, or the successor of a slice that ends."""
+    cluster = slot.split(":")[1]
+    async_task(settings.SLICE_JOBS[cluster], slot, cluster=queue_name(cluster), group=slot)
+
+
+def enqueue_probe(cluster: str) -> None:
+    """Queue a row that does nothing: where it vanishes, pusher, worker and monitor are alive."""
+    async_task(_PROBE_JOB, cluster=queue_name(cluster), group=PROBE)
+
+
+def answer_probe() -> None:
+    """Do nothing; that it was done and acknowledged is the answer."""

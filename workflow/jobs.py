@@ -1,0 +1,51 @@
+"""What django-q2 runs: a slice of a loop slot, a slice of a work slot. A call each; leases decide who really works."""
+
+import os
+import threading
+
+from django.conf import settings
+
+from workflow.execution.host import ExecutionHost
+from workflow.hosting.slices import Slice
+from workflow.loop import Loop
+
+
+def run_loop_slice(slot: str) -> None:
+    """Drive the engine for one slice of a loop slot."""
+    turn = Slice(slot, seconds=settings.LOOP_SLICE)
+    if not turn.begin():
+        return
+    loop = Loop(f"{settings.HOST}:{turn.holder}", threading.Event())
+    while turn.beat():
+        loop.round()
+    loop.close()
+    turn.end()
+
+
+def run_work_slice(slot: str) -> None:
+    """Run executions for one slice of a work slot, then drain."""
+    turn = Slice(slot, seconds=settings.WORK_SLICE)
+    if not turn.begin():
+        return
+    host = ExecutionHost(f"{settings.HOST}:{turn.holder}")
+    host.drive(threading.Event(), settings.WORK_SLICE, heartbeat=turn.renew)
+    turn.end()
+
+
+def drive(stop: threading.Event, slot: str) -> None:
+    """Run the loop and the executions in the foreground until `stop` is set."""
+    turn = Slice(slot, seconds=float("inf"))
+    if not turn.begin():
+        return
+    host = ExecutionHost(f"{settings.HOST}:{os.getpid()}")
+    worker = threading.Thread(target=host.drive, args=(stop, float("inf")), name="executions")
+    worker.start()
+    loop = Loop(f"{settings.HOST}:{turn.holder}", stop)
+    try:
+        while not stop.is_set() and turn.beat():
+            loop.round()
+    finally:
+        stop.set()
+        loop.close()
+        worker.join()
+        turn.end()

@@ -1,0 +1,246 @@
+"""The loop of one slot: shares the roles of reader and relay with the other slots, and drives the engine.
+
+One round: wait (a blocking read is the sleep), take in, step, relay. Roles are leases: whoever holds both gives the relay away
+when another slot lives, so that two processes share the work. Nothing here decides what a Nova does.
+"""
+
+import random
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from django.conf import settings
+from django.db import DatabaseError, close_old_connections
+
+from safety import facts as safety_facts
+from safety.models import FleetFact, Installation, OutboxEntry
+from safety.observations import forget_old
+from safety.stream_client import StreamClient, StreamError, StreamRefused, StreamUnavailable
+from workflow import gathering, leases, waking
+from workflow.engine import WorkflowEngine
+from workflow.models import Lease
+from workflow.streams.intake import Intake
+from workflow.streams.reader import Reader, publish_hashes
+from workflow.streams.relay import Relay
+
+INTAKE, RELAY = "intake", "relay"
+_HOUSEKEEPING = 1.0  # seconds between two looks at leases, health and the list of streams
+_OWN_STREAMS = 0.25  # seconds within which each Nova's own stream is looked at
+_SWEEP = 1.0
+_SECOND_HAND = 0.2  # seconds that a slot without the intake leaves due Novas to the one that has it
+_GAPS = 5.0
+_HASHES = "state_hashes"
+_HOURLY = 3600.0
+
+logger = structlog.get_logger(__name__)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)  # noqa: TID251 - the loop is where the clock enters the engine
+
+
+class Loop:
+    """Drives one slot, round by round."""
+
+    def __init__(self, holder: str, stop: threading.Event) -> None:
+        self.holder = holder
+        self._stop = stop
+        self._engine = WorkflowEngine(holder)
+        self._client = StreamClient(name="novawf-loop", timeout=settings.STREAM_BLOCK_LIMIT + 4.0)
+        self._health = StreamClient(name="novawf-health", timeout=1.0)
+        self._reader = Reader(self._client)
+        self._relay = Relay(self._client)
+        self._intake: Intake | None = None
+        self._roles: dict[str, leases.Held] = {}
+        self._done_at: dict[str, float] = {}
+        self._fleet = None
+        self._listening = False
+        self._busy = False
+        self._intake_lag = 0.0
+        self._failures = 0
+
+    def round(self) -> None:
+        """Do one round, of about a second at most; trouble is waited out with backoff and the loop goes on."""
+        try:
+            close_old_connections()
+            self._keep_house()
+            reachable = self._stream_work()
+            self._busy = self._step(reachable)
+            self._failures = 0
+        except leases.LeaseLost as lost:
+            logger.warning("lease lost", reason=str(lost))
+            self._roles.clear()
+        except Exception:  # the top of the loop: log, back off with jitter, go on
+            self._failures += 1
+            logger.exception("round failed", failures=self._failures)
+            self._stop.wait(min(2.0, 0.05 * 2**self._failures) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+    def close(self) -> None:
+        """Give the roles back and wake whoever may take them."""
+        try:
+            for held in self._roles.values():
+                leases.release(held)
+        except DatabaseError:
+            logger.warning("roles were not given back; they expire by themselves", seconds=settings.LEASE_SECONDS)
+        if self._roles:
+            self._roles.clear()
+            waking.knock("loops")
+        self._client.close()
+        self._health.close()
+
+    # -- roles and health
+
+    def _due(self, name: str, seconds: float) -> bool:
+        """Say whether something that is done every `seconds` is due, and count it as done."""
+        at = time.monotonic()
+        if at < self._done_at.get(name, 0.0) + seconds:
+            return False
+        self._done_at[name] = at
+        return True
+
+    def _keep_house(self) -> None:
+        missing = INTAKE not in self._roles and self._knocked
+        if not self._due("house", _HOUSEKEEPING) and not missing:
+            return
+        now = _now()
+        self._keep_roles(now)
+        self._fleet = safety_facts.observe_fleet(now, self._health)
+        if INTAKE in self._roles:
+            self._reader.refresh()
+            safety_facts.note_fleet("intake_lag", self._intake_lag, now)
+            self._intake_lag = 0.0
+            if self._due("observations", _HOURLY):
+                forget_old(now=now)
+        if RELAY in self._roles:
+            oldest = OutboxEntry.objects.order_by("id").values_list("created_at", flat=True).first()
+            age = max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
+            safety_facts.note_fleet("outbox_age", age, now)
+
+    _knocked = False
+
+    def _keep_roles(self, now: datetime) -> None:
+        """Renew what is held when that is due, take what is free, share with another slot that lives."""
+        for name in (INTAKE, RELAY):
+            held = self._roles.get(name)
+            if held:
+                if self._due(f"renew {name}", settings.LEASE_RENEW_SECONDS):
+                    leases.renew(held, now=now, seconds=settings.LEASE_SECONDS)
+            elif name == INTAKE or INTAKE not in self._roles or self._unclaimed(name, now):
+                self._take_role(name, now)
+        if len(self._roles) == 2 and self._others_alive(now):
+            leases.release(self._roles.pop(RELAY))
+            waking.knock("loops", self._client)
+
+    def _take_role(self, name: str, now: datetime) -> None:
+        held = leases.acquire(name, self.holder, now=now, seconds=settings.LEASE_SECONDS)
+        if not held:
+            return
+        self._roles[name] = held
+        self._due(f"renew {name}", 0.0)
+        if name == INTAKE:
+            self._reader = Reader(self._client)
+            self._listening = False
+            self._intake = None
+
+    def _unclaimed(self, name: str, now: datetime) -> bool:
+        """Whether nobody has held a role for a while, so that the holder of the other should."""
+        return not Lease.objects.filter(name=name, expires_at__gt=now - timedelta(seconds=_HOUSEKEEPING)).exists()
+
+    def _others_alive(self, now: datetime) -> bool:
+        fresh = now - timedelta(seconds=settings.SLOT_SILENT_SECONDS)
+        alive = Lease.objects.filter(name__startswith="slot:loops:", heartbeat_at__gt=fresh).exclude(holder="").count()
+        return alive > 1
+
+    # -- streams
+
+    def _stream_work(self) -> bool:
+        """Wait for entries or for the next due Nova, take in what came; False if the server is away."""
+        patience = 0.0 if self._busy else self._patience()
+        try:
+            if not self._listening:
+                self._reader.listen()
+                self._listening = True
+            if INTAKE in self._roles:
+                self._read(patience)
+            else:
+                self._reader.wait_for_knock(patience)
+                self._knocked = patience > 0
+        except (StreamUnavailable, StreamRefused) as error:
+            self._lost(error, patience)
+            return False
+        return True
+
+    def _patience(self) -> float:
+        """Give the seconds until something is due by itself."""
+        longest = settings.STREAM_BLOCK_LIMIT
+        if INTAKE in self._roles and not self._reader.own_in_blocking_call:
+            longest = _OWN_STREAMS
+        now = _now()
+        due = gathering.next_due(now=now)
+        if due is None:
+            return longest
+        late = 0.0 if INTAKE in self._roles else _SECOND_HAND
+        return min(longest, max((due - now).total_seconds() + late, 0.0))
+
+    def _read(self, patience: float) -> None:
+        reader = self._reader
+        now = _now()
+        if not reader.streams:
+            reader.refresh()
+        if self._due("epoch", _HOUSEKEEPING) and reader.check_epoch(now=now):
+            logger.warning("the stream server had lost its data; the wire is rebuilt from the database")
+        replies = reader.wait(patience)
+        if not reader.own_in_blocking_call and self._due("own", _OWN_STREAMS):
+            replies += reader.read_own()
+        if not self._busy and self._due("sweep", _SWEEP):
+            replies += reader.sweep()
+        if self._due("gaps", _GAPS):
+            reader.check_gaps(now=now)
+        if not replies:
+            return
+        if self._intake is None or self._intake.streams is not reader.streams:
+            self._intake = Intake(reader.streams, Installation.objects.get().name)
+        now = _now()
+        oldest = min(int(entries[0][0].split(b"-")[0]) for _, entries in replies)
+        self._intake_lag = max(self._intake_lag, now.timestamp() - oldest / 1000)
+        self._intake.accept(replies, self._roles[INTAKE], now=now, seconds=settings.LEASE_SECONDS)
+        reader.taken(replies)
+
+    def _lost(self, error: StreamError, patience: float) -> None:
+        """Wait where the server can't wake us; the fleet fact pauses every Nova meanwhile."""
+        self._listening = False
+        if isinstance(error, StreamUnavailable):
+            safety_facts.note_stream_lost(_now())
+        else:
+            logger.error("the stream server refuses us", reason=str(error))
+        self._fleet = safety_facts.load_fleet(_now())
+        self._stop.wait(min(max(patience, 0.1), 0.5))  # the one named wait of a loop without a server
+
+    # -- work
+
+    def _step(self, reachable: bool) -> bool:
+        """Step due Novas and relay what is to be published; True if there may be more at once."""
+        worked = False
+        if self._fleet is not None and self._fleet.stream_reachable:
+            committed = self._engine.run_once(now=_now(), fleet=self._fleet)
+            worked = committed is not None
+        if reachable and RELAY in self._roles:
+            worked = self._publish() or worked
+        elif worked:
+            waking.knock("loops", self._client)
+        return worked
+
+    def _publish(self) -> bool:
+        now = _now()
+        if self._due("hashes", 60.0):
+            self._refresh_hashes(now)
+        return self._relay.relay_batch(now=now) > 0
+
+    def _refresh_hashes(self, now: datetime) -> None:
+        """Write every Nova's hash before its TTL could end, whoever relays."""
+        stale = now - timedelta(seconds=settings.STATE_HASH_REFRESH)
+        if FleetFact.objects.filter(name=_HASHES, observed_at__gt=stale).exists():
+            return
+        publish_hashes(self._client, now=now)
+        FleetFact.objects.update_or_create(name=_HASHES, defaults={"observed_at": now})

@@ -1,0 +1,34 @@
+"""`manage.py workers NAME`: run a cluster of workers on this machine, supervised, until SIGTERM or Ctrl-C."""
+
+import fcntl
+import os
+from typing import Any
+
+from django.conf import settings
+from django.core.management import CommandError
+from django.core.management.base import BaseCommand, CommandParser
+
+from workflow.hosting import slots
+from workflow.hosting.child import StopSignal
+from workflow.hosting.supervisor import Supervisor
+
+
+class Command(BaseCommand):
+    help = "Run the workers of one cluster (loops: the Novas' loops; work: their executions) until told to stop."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("name", choices=slots.clusters())
+
+    def handle(self, *args: Any, name: str, **options: Any) -> None:
+        """Hold the lock of this cluster on this machine and supervise."""
+        stop = StopSignal()
+        settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
+        lock = os.open(settings.VAR_DIR / f"workers-{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CommandError(f"The workers of {name} run already from {settings.VAR_DIR}; nothing was started.") from None
+        try:
+            Supervisor(name, stop).run()
+        finally:
+            os.close(lock)

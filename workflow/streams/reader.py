@@ -1,0 +1,175 @@
+"""The reader: which streams to read next and from where, for the holder of the intake lease.
+
+The shared streams (and, in a small fleet, each Nova's own) are read in one blocking call, which is also the loop's sleep; the
+rest in turn. It notices a server that lost its data and entries that vanished unread. What entries mean is intake's business.
+"""
+
+import secrets
+from collections import deque
+from datetime import datetime
+
+from django.db import connection, transaction
+from safety.facts import note_stream_gap
+
+from safety import bulk
+from safety.models import Installation, OutboxEntry
+from safety.stream_client import StreamClient, StreamEntries
+from workflow import waking
+from workflow.models import NovaState, StreamCursor
+from workflow.streams import mirror
+from workflow.streams.names import OUTBOUND, SHARED, Inbound, streams_of
+
+EPOCH_KEY = "nova:epoch"
+_BLOCKING_STREAMS = 256  # how many of the Novas' own streams go into the blocking call
+_STREAMS_A_CALL = 1000
+_COUNT = 256  # entries of each stream in one read
+_GAP_CHECKS = 200  # streams asked for gaps at a time
+_REPUBLISHED = 20_000  # the newest journal entries that go out again to a server that lost them
+
+
+class Reader:
+    """Reads inbound streams from cursors that are rows in the ORM."""
+
+    def __init__(self, client: StreamClient) -> None:
+        self._client = client
+        self.streams: dict[str, Inbound] = {}
+        self._cursors: dict[str, str] = {}
+        self._own: deque[str] = deque()
+        self._swept: deque[str] = deque()
+        self._gap_turn: deque[str] = deque()
+        self._wake_id = "$"
+
+    def refresh(self) -> None:
+        """Rebuild the list of streams from the Novas there are, and load the cursors of new ones."""
+        nova_ids = NovaState.objects.exclude(mode="archived").order_by("nova_id").values_list("nova_id", flat=True)
+        streams = streams_of(nova_ids)
+        if streams.keys() == self.streams.keys():
+            return
+        self.streams = streams
+        stored = dict(StreamCursor.objects.values_list("stream", "last_id"))
+        self._cursors = {name: self._cursors.get(name) or stored.get(name, "0-0") for name in streams}
+        outbound = (*OUTBOUND, "enterprise_metrics")
+        self._own = deque(name for name, stream in streams.items() if stream.nova_id and stream.kind not in outbound)
+        self._swept = deque(name for name, stream in streams.items() if stream.kind in outbound)
+        self._gap_turn = deque([*(name for name, s in streams.items() if s.kind in SHARED), *self._own])
+
+    # -- reading
+
+    @property
+    def own_in_blocking_call(self) -> bool:
+        """Whether the Novas' own streams wake the loop by themselves."""
+        return len(self._own) <= _BLOCKING_STREAMS
+
+    def wait(self, seconds: float) -> StreamEntries:
+        """Read what is new on the shared streams, waiting up to `seconds` for it, or for a knock."""
+        names = [name for name, stream in self.streams.items() if stream.kind in SHARED]
+        if self.own_in_blocking_call:
+            names += self._own
+        return self._read(names, block=seconds if seconds > 0 else None)
+
+    def read_own(self) -> StreamEntries:
+        """Read the Novas' own streams, all of them in calls of bounded size, when the blocking call does not hold them."""
+        if self.own_in_blocking_call:
+            return []
+        found: StreamEntries = []
+        for _ in range(0, len(self._own), _STREAMS_A_CALL):
+            found += self._read(_turn(self._own, _STREAMS_A_CALL))
+        return found
+
+    def sweep(self) -> StreamEntries:
+        """Read some of the streams on which only NOVAWF should write, in turn."""
+        return self._read(_turn(self._swept, _STREAMS_A_CALL), wake=False)
+
+    def _read(self, names: list[str], block: float | None = None, *, wake: bool = True) -> StreamEntries:
+        cursors = {name: self._cursors[name] for name in names}
+        if wake:
+            cursors[waking.WAKE_STREAMS["loops"]] = self._wake_id
+        reply: StreamEntries = []
+        for stream, entries in self._client.read(cursors, count=_COUNT, block=block):
+            name, last = stream.decode(), entries[-1][0].decode()
+            if name == waking.WAKE_STREAMS["loops"]:
+                self._wake_id = last
+            else:
+                reply.append((stream, entries))
+        return reply
+
+    def listen(self) -> None:
+        """Begin to hear knocks: those from now on."""
+        newest = self._client.call("XREVRANGE", waking.WAKE_STREAMS["loops"], "+", "-", "COUNT", 1)
+        self._wake_id = newest[0][0].decode() if newest else "0-0"
+
+    def wait_for_knock(self, seconds: float) -> None:
+        """Sleep up to `seconds`, or until somebody knocks: what a process without the intake lease does."""
+        self._read([], block=max(seconds, 0.001))
+
+    def taken(self, reply: StreamEntries) -> None:
+        """Move on: what `reply` holds has been taken in."""
+        for stream, entries in reply:
+            self._cursors[stream.decode()] = entries[-1][0].decode()
+
+    # -- trouble
+
+    def check_epoch(self, *, now: datetime) -> bool:
+        """Notice a server that is not the one we knew, and rebuild the wire on it; True if it was rebuilt."""
+        installation = Installation.objects.get()
+        known = self._client.call("GET", EPOCH_KEY)
+        if known is not None and known.decode() == installation.epoch:
+            return False
+        epoch = secrets.token_hex(8)
+        with transaction.atomic():
+            Installation.objects.filter(pk=installation.pk).update(epoch=epoch)
+            StreamCursor.objects.update(last_id="0-0", updated_at=now)
+            self._republish(now)
+        self._cursors = dict.fromkeys(self.streams, "0-0")
+        self._wake_id = "0-0"
+        publish_hashes(self._client, now=now)
+        self._client.call("SET", EPOCH_KEY, epoch)
+        return True
+
+    @staticmethod
+    def _republish(now: datetime) -> None:
+        """Point the outbox at the newest entries again; readers know them by their event ids."""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT id FROM safety_auditentry WHERE stream <> '' AND id > "
+                "(SELECT coalesce(max(id), 0) FROM safety_auditentry) - %s ORDER BY id",
+                [_REPUBLISHED],
+            )
+            ids = [row[0] for row in cursor.fetchall()]
+        rows = [(now, bulk.json_text(ids[start : start + 500])) for start in range(0, len(ids), 500)]
+        bulk.insert(OutboxEntry, ("created_at", "entry_ids"), rows)
+
+    def check_gaps(self, *, now: datetime) -> None:
+        """Notice entries that vanished before they were read, and streams that went back in time."""
+        names = _turn(self._gap_turn, _GAP_CHECKS)
+        replies = self._client.execute([["XINFO", "STREAM", name] for name in names], tolerant=True)
+        for name, reply in zip(names, replies, strict=True):
+            if isinstance(reply, Exception):
+                continue  # nobody has written to it yet
+            facts = dict(zip(reply[::2], reply[1::2], strict=False))
+            cursor = self._cursors[name]
+            deleted, last = facts.get(b"max-deleted-entry-id"), facts.get(b"last-generated-id")
+            if cursor != "0-0" and deleted and _order(deleted.decode()) > _order(cursor):
+                note_stream_gap(name, f"Entries up to {deleted.decode()} vanished; read was up to {cursor}.", now)
+            if last and _order(last.decode()) < _order(cursor):
+                note_stream_gap(name, f"The stream went back to {last.decode()}; read was up to {cursor}.", now)
+                self._cursors[name] = "0-0"
+
+
+def publish_hashes(client: StreamClient, *, now: datetime) -> None:
+    """Write the state hash of every Nova that is not archived."""
+    nova_ids = mirror.every_nova()
+    for start in range(0, len(nova_ids), 500):
+        client.execute(mirror.state_commands(nova_ids[start : start + 500], now=now))
+
+
+def _turn(names: deque[str], count: int) -> list[str]:
+    """Take the next names in turn."""
+    taken = [names[i] for i in range(min(count, len(names)))]
+    names.rotate(-len(taken))
+    return taken
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    milliseconds, _, number = entry_id.partition("-")
+    return int(milliseconds), int(number or 0)

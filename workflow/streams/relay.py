@@ -1,0 +1,112 @@
+"""The relay: publishes what the outbox points at, at least once, in order per Nova, and mirrors states into their hashes.
+
+One process at a time holds the relay lease. It reads the journal and writes streams; it must not decide anything. Metrics on
+`nova.enterprise.metrics` are derived here from the entries that pass.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+from django.conf import settings
+from django.db import connection
+
+from safety import bulk
+from safety.models import Installation, OutboxEntry
+from safety.stream_client import StreamClient
+from workflow.streams import mirror
+
+_METRICS = "nova.enterprise.metrics"
+# Which journal actions count as which metric (spec section 3, `_update_enterprise_metrics`).
+_COUNTED = {
+    "workflow.task.created": "task_created",
+    "workflow.task.started": "task_started",
+    "workflow.task.progressed": "task_progress",
+    "workflow.task.completed": "task_completed",
+    "workflow.task.blocked": "task_blocked",
+    "workflow.task.retried": "task_retried",
+    "workflow.task.cancelled": "task_cancelled",
+    "safety.nova.unsafe": "safety_violation",
+}
+_OUTBOX_ROWS = 32  # commits relayed in one round trip
+
+
+def _maxlen(stream: str) -> str:
+    limits = settings.STREAM_MAXLEN
+    return str(limits.get(stream, limits["default"]))
+
+
+class Relay:
+    """Publishes one batch of the outbox at a time."""
+
+    def __init__(self, client: StreamClient) -> None:
+        self._client = client
+        self._prefix = ""
+
+    def relay_batch(self, *, now: datetime) -> int:
+        """Publish the oldest outbox rows and forget them; give how many entries went out (0: the outbox is empty).
+
+        1. Read pointers and entries. 2. Publish entries, metrics and state hashes in one pipeline. 3. Delete the pointers.
+        A crash between 2 and 3 publishes the batch again, under the same event ids.
+
+        :raises StreamError: nothing is forgotten; the same rows are tried again.
+        """
+        pointers = list(OutboxEntry.objects.order_by("id").values_list("id", "entry_ids")[:_OUTBOX_ROWS])
+        if not pointers:
+            return 0
+        entries = self._entries([entry_id for _, ids in pointers for entry_id in ids])
+        commands = [self._xadd(entry) for entry in entries]
+        commands += self._metrics(entries, now)
+        commands += mirror.state_commands({entry[1] for entry in entries if entry[1]}, now=now)
+        self._client.execute(commands)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"DELETE FROM safety_outboxentry WHERE {bulk.membership('id', integers=True)}",  # noqa: S608
+                [bulk.json_text([pointer for pointer, _ in pointers])],
+            )
+        return len(entries)
+
+    def _entries(self, ids: Sequence[int]) -> list[tuple[Any, ...]]:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT id, nova_id, seq, action, cause, stream, message FROM safety_auditentry "  # noqa: S608
+                f"WHERE {bulk.membership('id', integers=True)} ORDER BY id",
+                [bulk.json_text(ids)],
+            )
+            return cursor.fetchall()
+
+    def _xadd(self, entry: tuple[Any, ...]) -> list[Any]:
+        entry_id, _, seq, _, cause, stream, message = entry
+        fields = orjson.loads(message) if isinstance(message, str) else message
+        command: list[Any] = ["XADD", stream, "MAXLEN", "~", _maxlen(stream), "*"]
+        command += ["event_id", self.event_id(entry_id), "seq", str(seq), "cause", cause]
+        for name, value in fields.items():
+            command.append(name)
+            command.append(value)
+        return command
+
+    def _metrics(self, entries: Iterable[tuple[Any, ...]], now: datetime) -> list[list[Any]]:
+        """Give one EnterpriseMetric entry per Nova and metric of this batch."""
+        counts: Counter[tuple[str, str]] = Counter()
+        newest: dict[tuple[str, str], int] = {}
+        for entry in entries:
+            if name := _COUNTED.get(entry[3]):
+                counts[entry[1], name] += 1
+                newest[entry[1], name] = entry[0]
+        stamp = now.isoformat()
+        return [
+            [
+                "XADD", _METRICS, "MAXLEN", "~", _maxlen(_METRICS), "*",
+                "event_id", f"{self.event_id(newest[key])}-{key[1]}", "metric_name", key[1], "metric_value", str(count),
+                "metric_type", "counter", "timestamp", stamp, "nova_id", key[0], "context", "{}",
+            ]
+            for key, count in counts.items()
+        ]  # fmt: skip
+
+    def event_id(self, entry_id: int) -> str:
+        """Name a journal entry to the world: `{installation}-{entry id}`."""
+        if not self._prefix:
+            self._prefix = Installation.objects.get().name
+        return f"{self._prefix}-{entry_id}"

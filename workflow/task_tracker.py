@@ -1,0 +1,520 @@
+"""TaskTracker: every change of a task, for every caller, goes through here (spec section 3).
+
+A tracker is a unit of work: its verbs check and collect, `flush()` writes tasks, journal entries and stream messages of the
+whole batch in a constant number of statements. It must not decide what a Nova does next.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from django.db import connection, transaction
+
+from safety import audit, bulk
+from safety.audit import Entry
+from workflow import waking
+from workflow.core.protocol import NOVAProtocolValidator, stream_name
+from workflow.core.work import Outcome, Priority, TaskStatus, WorkType, order_at
+from workflow.errors import WorkflowError
+from workflow.models import Nova, Objective, Task, TaskDependency
+from workflow.task_numbers import NUMBERS
+from workflow.task_rows import ASSIGNEE, CREATED_COLUMNS, ROW_COLUMNS, TEAM, UNTOUCHED, WAITING_ON, TaskRow, task_row
+
+TASK_CREATED = "workflow.task.created"
+TASK_CLAIMED = "workflow.task.claimed"
+TASK_STARTED = "workflow.task.started"
+TASK_PROGRESSED = "workflow.task.progressed"
+TASK_COMPLETED = "workflow.task.completed"
+TASK_CANCELLED = "workflow.task.cancelled"
+TASK_RETRIED = "workflow.task.retried"
+TASK_BLOCKED = "workflow.task.blocked"
+TASK_UNBLOCKED = "workflow.task.unblocked"
+TASK_RANKED = "workflow.task.ranked"
+
+FLEET = "FLEET"
+
+
+class TaskError(WorkflowError):
+    """A change of a task was refused; nothing was changed."""
+
+
+class TaskNotFound(TaskError):
+    """No such task."""
+
+
+class IllegalTaskMove(TaskError):
+    """The task's status does not allow that."""
+
+
+class UnknownAssignee(TaskError):
+    """The task names a Nova that does not exist or is archived."""
+
+
+_validator = NOVAProtocolValidator()
+
+
+class TaskTracker:
+    """Changes of tasks, collected and written together. `now` is the instant of all of them."""
+
+    def __init__(self, *, now: datetime) -> None:
+        self.now = now
+        self.stamp = now.isoformat()
+        self.entries: list[Entry] = []  # in the order things happened; other writers may add theirs
+        self._rows: dict[str, TaskRow] = {}
+        self._created: list[list[Any]] = []
+        self._dependencies: list[tuple[str, str]] = []
+        self._succeeded: list[str] = []
+        self._cancelled: list[str] = []
+        self._objectives_closed: list[str] = []  # tasks of objectives that ended
+        self._wake: set[str] = set()
+        self._open_teams: list[str] = []  # the team of each open task that became ready
+
+    @classmethod
+    @contextmanager
+    def open(cls, *, now: datetime) -> Iterator["TaskTracker"]:
+        """Give a tracker inside a transaction; write everything at the end and wake who must know after the commit."""
+        with transaction.atomic():
+            tracker = cls(now=now)
+            yield tracker
+            tracker.flush()
+            transaction.on_commit(partial(waking.knock, "loops"))
+
+    # -- verbs
+
+    def create_task(
+        self,
+        title: str,
+        description: str = "",
+        priority: Priority = Priority.MEDIUM,
+        *,
+        assignee: str = "",
+        team: str = "",
+        work_type: WorkType = WorkType.REQUESTED,
+        executor: str = "",
+        action: str = "",
+        estimated_duration: timedelta = timedelta(0),
+        dependencies: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        sender: str = "",
+        cause: str = "",
+        max_attempts: int = 3,
+        personal: bool = False,
+        objective_id: int | None = None,
+    ) -> str:
+        """Accept work as a task and give its id. The caller has checked that the assignee exists and the key is new.
+
+        With an assignee the `todo` entry goes out now; without, when a Nova claims it.
+
+        :raises ProtocolViolation: the fields break TASK_MESSAGE_SCHEMA.
+        """
+        now = self.now
+        task_id = NUMBERS.next_task_id(assignee or FLEET, now)
+        waits_for = list(dict.fromkeys(dependencies))
+        order = order_at(priority, now)
+        seconds = estimated_duration.total_seconds()
+        self._created.append(
+            [
+                task_id,
+                title,
+                description,
+                "pending",
+                priority.value,
+                work_type.value,
+                assignee or None,
+                team,
+                executor,
+                action,
+                seconds,
+                now,
+                now,
+                order,
+                len(waits_for),
+                max_attempts,
+                idempotency_key,
+                sender,
+                cause,
+                bulk.json_text(metadata) if metadata else "{}",
+                personal,
+                objective_id,
+                *UNTOUCHED,
+            ]
+        )
+        if waits_for:
+            self._dependencies += [(task_id, other) for other in waits_for]
+        elif assignee:
+            self._wake.add(assignee)
+        elif executor != "agent":
+            self._open_teams.append(team)
+        row = TaskRow(
+            task_id, title, description, "pending", priority.value, work_type.value, assignee, team, executor, action, seconds,
+            now, None, 0, max_attempts, 0, None, 0.0, order, 0, personal, cause,
+        )  # fmt: skip
+        after = {"priority": row.priority, "work_type": row.work_type, "executor": executor, "action": action}
+        if waits_for:
+            after["dependencies"] = ",".join(waits_for)
+        if personal:
+            self._note(row, TASK_CREATED, after)
+        elif assignee:
+            self._publish(row, TASK_CREATED, "task_todo", after=after)
+        else:
+            _validator.validate_task_data(self._message(row))
+            after["title"] = title
+            self._note(row, TASK_CREATED, after)
+        return task_id
+
+    def start_task(self, row: TaskRow, *, nova_id: str, update: str, attempt: int) -> None:
+        """Take a pending task for a Nova, claiming it if it is open, and say that work on it begins."""
+        self._expect(row, TaskStatus.PENDING)
+        if not row.assignee:
+            row.assignee = nova_id
+            self._publish(row, TASK_CLAIMED, "task_todo")
+        row.status, row.attempts = "in_progress", attempt
+        if row.started_at is None:
+            row.started_at = self.now
+        self._change(
+            row,
+            status="in_progress",
+            assignee=nova_id,
+            started_at=row.started_at,
+            attempts=attempt,
+            progress=0,
+            not_before=None,
+            reserved_by="",
+            reserved_until=None,
+        )
+        self._publish(row, TASK_STARTED, "task_progress", after={"attempt": attempt}, update=update, progress_percentage="0")
+
+    def update_progress(self, task: TaskRow | str, update: str, progress_percentage: int | None = None) -> None:
+        """Say how far work on a task in progress has come."""
+        row = self._row(task)
+        self._expect(row, TaskStatus.IN_PROGRESS)
+        if progress_percentage is not None:
+            row.progress = progress_percentage
+        self._change(row, progress=row.progress)
+        self._publish(row, TASK_PROGRESSED, "task_progress", update=update, progress_percentage=str(row.progress))
+
+    def complete_task(self, task: TaskRow | str, results: str, metrics: Mapping[str, Any] | None = None) -> None:
+        """End a task that succeeded; what waited for it may go on."""
+        row = self._row(task)
+        self._expect(row, TaskStatus.IN_PROGRESS)
+        self._finish(row, Outcome.SUCCEEDED, TASK_COMPLETED, results, metrics)
+        self._succeeded.append(row.id)
+        self._close_objective(row)
+
+    def cancel_task(self, task: TaskRow | str, reason: str) -> None:
+        """End a task that nobody wants any more; what waited for it is blocked, and says so."""
+        row = self._row(task)
+        self._expect(row, TaskStatus.PENDING, TaskStatus.IN_PROGRESS, TaskStatus.BLOCKED)
+        self._finish(row, Outcome.CANCELLED, TASK_CANCELLED, f"Cancelled: {reason}", None, reason=reason)
+        self._cancelled.append(row.id)
+        self._close_objective(row)
+
+    def retry_task(self, task: TaskRow | str, *, not_before: datetime, reason: str) -> None:
+        """Put a failed task back to pending, for the same assignee."""
+        row = self._row(task)
+        self._expect(row, TaskStatus.IN_PROGRESS)
+        row.status = "pending"
+        self._change(row, status="pending", not_before=not_before, progress=0)
+        self._publish(
+            row,
+            TASK_RETRIED,
+            "task_progress",
+            after={"attempts": row.attempts, "not_before": not_before.isoformat()},
+            reason=reason,
+            update=reason,
+            progress_percentage="0",
+        )
+
+    def block_task(
+        self,
+        task: TaskRow | str,
+        *,
+        owner: str,
+        action: str,
+        reason: str,
+        results: str = "",
+        metrics: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Stop work on a task until `owner` has done `action`: the dead-letter list is made of these."""
+        row = self._row(task)
+        self._expect(row, TaskStatus.PENDING, TaskStatus.IN_PROGRESS)
+        row.status, row.blocked_at = "blocked", self.now
+        changes: dict[str, Any] = {"status": "blocked", "blocked_at": self.now, "block_owner": owner[:64]}
+        changes |= {"block_action": action[:200], "block_reason": reason, "reserved_by": "", "reserved_until": None}
+        if results:
+            changes |= {"results": results, "metrics": bulk.json_text(metrics or {})}
+        self._change(row, **changes)
+        extra = {"update": reason, "progress_percentage": str(row.progress), "block_owner": owner, "block_action": action}
+        if results:
+            extra["results"] = results
+        self._publish(row, TASK_BLOCKED, "task_progress", after={"owner": owner, "action": action}, reason=reason, **extra)
+
+    def unblock_task(self, task: TaskRow | str, reason: str) -> None:
+        """Put a blocked task back to pending with fresh attempts."""
+        row = self._row(task)
+        self._expect(row, TaskStatus.BLOCKED)
+        if row.blocked_at:
+            row.blocked_seconds += (self.now - row.blocked_at).total_seconds()
+        row.status = "pending"
+        self._change(
+            row,
+            status="pending",
+            blocked_at=None,
+            blocked_seconds=row.blocked_seconds,
+            block_owner="",
+            block_action="",
+            block_reason="",
+            attempts=row.attempts,
+            max_attempts=row.attempts + 3,
+            not_before=None,
+        )
+        if row.assignee:
+            self._publish(row, TASK_UNBLOCKED, "task_todo", reason=reason)
+            self._wake.add(row.assignee)
+        else:
+            self._note(row, TASK_UNBLOCKED, None, reason=reason)
+            self._open_teams.append(row.team)
+
+    def set_priority(self, task: TaskRow | str, priority: Priority, reason: str) -> None:
+        """Give a pending or blocked task another place in the order."""
+        row = self._row(task)
+        self._expect(row, TaskStatus.PENDING, TaskStatus.BLOCKED)
+        before = {"priority": row.priority}
+        row.priority = priority.value
+        self._change(row, priority=priority.value, order_at=order_at(priority, row.created_at))
+        stream = "task_todo" if row.assignee else ""
+        self._publish(row, TASK_RANKED, stream, before=before, after={"priority": row.priority}, reason=reason)
+
+    def record_insights(self, row: TaskRow, insights: Mapping[str, str]) -> None:
+        """Keep a completed task's reflection with it."""
+        row.changes["insights"] = bulk.json_text(insights)
+
+    def add_rows(self, rows: Iterable[TaskRow]) -> None:
+        """Let the verbs work on tasks that the caller has loaded (under a lease of its own)."""
+        self._rows |= {row.id: row for row in rows}
+
+    # -- writing
+
+    def flush(self) -> None:
+        """Write what was collected: tasks, dependencies, wakes, journal with outbox.
+
+        :raises IllegalTaskMove: a task was changed by somebody else meanwhile; the transaction must be rolled back.
+        """
+        self.write_changes()
+        self._settle_dependencies()
+        bulk.insert(Task, CREATED_COLUMNS, self._created)
+        bulk.insert(TaskDependency, ("task", "depends_on"), self._dependencies)
+        self._release_dependants()
+        self._close_objectives()
+        self._block_orphans()
+        waking.mark_due(self._wake, now=self.now)
+        waking.mark_idle_due(self._open_teams, now=self.now)
+        audit.record(self.entries, now=self.now)
+
+    def write_changes(self) -> None:
+        """Write the changed tasks, each under its fence, one statement for each kind of change."""
+        kinds: dict[tuple[str, ...], list[list[Any]]] = {}
+        changed = 0
+        for row in self._rows.values():
+            if row.changes:
+                kinds.setdefault(tuple(row.changes), []).append([row.id, row.fence, self.now, *row.changes.values()])
+                row.fence += 1
+                row.changes = {}
+                changed += 1
+        written = 0
+        for columns, values in kinds.items():
+            written += len(
+                bulk.update(
+                    Task,
+                    ("id", "fence"),
+                    ("updated_at", *columns),
+                    values,
+                    extra_set="fence = t.fence + 1",
+                    returning="t.id",
+                )
+            )
+        if written != changed:
+            raise IllegalTaskMove("A task was changed by somebody else meanwhile; nothing was changed. Look again.")
+
+    def _settle_dependencies(self) -> None:
+        """Don't let new tasks wait for what has already succeeded."""
+        if not self._dependencies:
+            return
+        wanted = {other for _, other in self._dependencies}
+        # the lock makes a dependency that ends just now either visible here, or see our rows when it ends
+        found = Task.objects.select_for_update().filter(id__in=wanted).values_list("id", "outcome")
+        done = {task_id for task_id, outcome in found if outcome == Outcome.SUCCEEDED}
+        if not done:
+            return
+        settled = Counter(task_id for task_id, other in self._dependencies if other in done)
+        for values in self._created:
+            if count := settled[values[0]]:
+                values[WAITING_ON] -= count
+                if not values[WAITING_ON]:
+                    self._became_ready(values[ASSIGNEE], values[TEAM])
+
+    def _release_dependants(self) -> None:
+        """Count down what waited for the tasks that succeeded; wake who may work on what became ready."""
+        if not self._succeeded:
+            return
+        finished = bulk.json_text(self._succeeded)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE workflow_task SET fence = fence + 1, waiting_on = waiting_on - (SELECT count(*) "  # noqa: S608
+                "FROM workflow_taskdependency d WHERE d.task_id = workflow_task.id "
+                f"AND {bulk.membership('d.depends_on')}) WHERE id IN (SELECT d.task_id FROM workflow_taskdependency d "
+                f"WHERE {bulk.membership('d.depends_on')}) RETURNING assignee_id, team, waiting_on",
+                [finished, finished],
+            )
+            for assignee, team, waiting_on in cursor.fetchall():
+                if not waiting_on:
+                    self._became_ready(assignee, team)
+
+    def _became_ready(self, assignee: str | None, team: str) -> None:
+        if assignee:
+            self._wake.add(assignee)
+        else:
+            self._open_teams.append(team)
+
+    def _close_objective(self, row: TaskRow) -> None:
+        if row.work_type == WorkType.STRATEGIC:
+            self._objectives_closed.append(row.id)
+
+    def _close_objectives(self) -> None:
+        """Let the planner make an objective's next item."""
+        if self._objectives_closed:
+            Objective.objects.filter(open_task_id__in=self._objectives_closed).update(open_task_id="")
+
+    def _block_orphans(self) -> None:
+        """Block what waits for a cancelled task: it would wait for ever."""
+        if not self._cancelled:
+            return
+        waiting = Task.objects.filter(dependencies__depends_on__in=self._cancelled, status=TaskStatus.PENDING)
+        for values in waiting.values_list(*ROW_COLUMNS).distinct():
+            row = task_row(values)
+            self._rows[row.id] = row
+            self.block_task(
+                row,
+                owner="operator",
+                action="cancel this task, or create it anew without the cancelled dependency",
+                reason="A task it depends on was cancelled.",
+            )
+        self._cancelled.clear()
+        self.write_changes()
+
+    # -- details
+
+    def _row(self, task: TaskRow | str) -> TaskRow:
+        if isinstance(task, TaskRow):
+            self._rows[task.id] = task
+            return task
+        if task not in self._rows:
+            values = Task.objects.filter(id=task).values_list(*ROW_COLUMNS).first()
+            if values is None:
+                raise TaskNotFound(f"There is no task {task}; nothing was changed.")
+            self._rows[task] = task_row(values)
+        return self._rows[task]
+
+    @staticmethod
+    def _expect(row: TaskRow, *statuses: TaskStatus) -> None:
+        if row.status not in statuses:
+            allowed = " or ".join(statuses)
+            raise IllegalTaskMove(f"Task {row.id} is {row.status}; that needs {allowed}. Nothing was changed.")
+
+    def _change(self, row: TaskRow, **columns: Any) -> None:
+        self._rows[row.id] = row
+        row.changes |= columns
+
+    def _finish(
+        self,
+        row: TaskRow,
+        outcome: Outcome,
+        action: str,
+        results: str,
+        metrics: Mapping[str, Any] | None,
+        reason: str = "",
+    ) -> None:
+        text = bulk.json_text(metrics or {})
+        row.status = "completed"
+        progress = 100 if outcome is Outcome.SUCCEEDED else row.progress
+        self._change(
+            row,
+            status="completed",
+            outcome=outcome.value,
+            completed_at=self.now,
+            progress=progress,
+            results=results,
+            metrics=text,
+            reserved_by="",
+            reserved_until=None,
+        )
+        extra = {"completed_at": self.stamp, "results": results, "metrics": text, "outcome": outcome.value}
+        stream = "task_completed" if row.assignee else ""
+        self._publish(row, action, stream, after={"outcome": outcome.value}, reason=reason, **extra)
+
+    def _message(self, row: TaskRow) -> dict[str, str]:
+        return {
+            "task_id": row.id,
+            "title": row.title,
+            "description": row.description,
+            "status": row.status,
+            "priority": row.priority,
+            "assignee": row.assignee,
+            "created_at": row.created_at.isoformat(),
+            "updated_at": self.stamp,
+        }
+
+    def _publish(
+        self,
+        row: TaskRow,
+        action: str,
+        stream: str,
+        *,
+        before: Mapping[str, Any] | None = None,
+        after: Mapping[str, Any] | None = None,
+        reason: str = "",
+        **extra: str,
+    ) -> None:
+        """Journal a change and put its message on one of the assignee's task streams; a personal task stays off the wire."""
+        if row.personal or not stream:
+            self._note(row, action, after, before=before, reason=reason)
+            return
+        message = self._message(row)
+        message.update(extra)
+        _validator.validate_task_data(message)
+        self.entries.append(
+            Entry(
+                action,
+                row.assignee,
+                "task",
+                row.id,
+                before,
+                after,
+                reason,
+                row.cause,
+                stream_name(stream, row.assignee),
+                message,
+            )
+        )
+
+    def _note(
+        self,
+        row: TaskRow,
+        action: str,
+        after: Mapping[str, Any] | None,
+        *,
+        before: Mapping[str, Any] | None = None,
+        reason: str = "",
+    ) -> None:
+        self.entries.append(
+            Entry(action, row.assignee, "task", row.id, before, after, reason, row.cause, personal=row.personal)
+        )
+
+
+def known_novas(nova_ids: Iterable[str]) -> dict[str, str]:
+    """Give the team of each of these Novas that exists and is not archived."""
+    return dict(Nova.objects.filter(nova_id__in=set(nova_ids), archived_at=None).values_list("nova_id", "team"))
