@@ -4,6 +4,7 @@ One trail: Django's own LogEntry is never written. What a page changes is journa
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
@@ -124,7 +125,7 @@ PRIVATE = "(private reflection)"
 _CELL = "padding:4px 16px 4px 0;vertical-align:top;overflow-wrap:anywhere"
 
 
-def _table(heads: list[str], rows: list[tuple[str, ...]]) -> SafeString:
+def _table(heads: Sequence[str], rows: Sequence[tuple[str, ...]]) -> SafeString:
     head = format_html_join("", '<th scope="col" style="text-align:left;{}">{}</th>', [(_CELL, name) for name in heads])
     body = format_html_join(
         "", "<tr>{}</tr>", [(format_html_join("", '<td style="{}">{}</td>', [(_CELL, cell) for cell in row]),) for row in rows]
@@ -167,7 +168,7 @@ admin.site.unregister(Group)
 
 
 @admin.register(User)
-class UserAdmin(JournalledAdmin, StockUserAdmin):
+class UserAdmin(JournalledAdmin, StockUserAdmin):  # type: ignore[misc, type-arg]
     """People. Somebody who leaves is made inactive, not deleted."""
 
     journal_type = "user"
@@ -181,7 +182,7 @@ class UserAdmin(JournalledAdmin, StockUserAdmin):
 
 
 @admin.register(Group)
-class GroupAdmin(JournalledAdmin, StockGroupAdmin):
+class GroupAdmin(JournalledAdmin, StockGroupAdmin):  # type: ignore[misc]
     """Roles."""
 
     journal_type = "group"

@@ -20,6 +20,15 @@ def json_text(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
+def instant(value: Any) -> Any:
+    """Read an instant from a raw row: SQLite gives text or a naive datetime, both in UTC without saying so."""
+    if isinstance(value, str):
+        return datetime.fromisoformat(value).replace(tzinfo=UTC)
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+    return None
+
+
 def _sqlite_instant(value: Any) -> str:
     if isinstance(value, datetime):  # as Django's SQLite backend stores it
         return str(value.astimezone(UTC).replace(tzinfo=None))
@@ -96,6 +105,8 @@ def update(
     sql = f"UPDATE {model._meta.db_table} AS t SET {', '.join(sets)} FROM ({select}) AS r WHERE {match}"  # noqa: S608
     if where:
         sql += f" AND ({where})"
+    if connection.vendor == "sqlite":
+        returning = returning.replace("t.", "")  # it knows no alias there, PostgreSQL can't do without
     return _run(sql, rows, returning)
 
 

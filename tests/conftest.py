@@ -151,9 +151,7 @@ def _no_client_survives() -> Iterator[None]:
     yield
     waking: Any = sys.modules.get("workflow.waking")
     if waking is not None:
-        if waking._client is not None:
-            waking._client.close()
-        waking._client, waking._silent_until = None, 0.0
+        waking.forget_client()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ Policies and personalities are made when first named, so a test needs no seeding
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from safety.models import Observation, SafetyPolicy, SafetyState
+from safety.models import Installation, Observation, SafetyPolicy, SafetyState
 from workflow.core.work import Outcome, Priority, TaskStatus, WorkType, order_at
 from workflow.models import Execution, InboxMessage, Nova, NovaState, Objective, Personality, Task
 
@@ -194,3 +194,8 @@ def make_observation(
 ) -> Observation:
     """Make one observation, `ago` seconds before `at`."""
     return Observation.objects.create(nova_id=nova_id, kind=kind, at=at - timedelta(seconds=ago), **fields)
+
+
+def make_installation(name: str = "testhouse") -> Installation:
+    """Make the row that names this installation to the stream server."""
+    return Installation.objects.get_or_create(id=1, defaults={"name": name, "epoch": "test-epoch"})[0]

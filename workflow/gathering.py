@@ -13,7 +13,7 @@ import orjson
 from django.conf import settings
 from django.db import connection, transaction
 
-from safety.bulk import json_text, membership
+from safety.bulk import instant, json_text, membership
 from workflow.core.state import WorkflowStateData
 from workflow.core.work import (
     ExecutionFacts,
@@ -27,7 +27,7 @@ from workflow.core.work import (
     similarity_key,
 )
 from workflow.models import InboxMessage, Objective, TaskStatistics
-from workflow.state_rows import LOADED, instant, state_data
+from workflow.state_rows import LOADED, state_data
 from workflow.task_rows import ROW_COLUMNS, TaskRow
 
 _ASSIGNED_LOOKAHEAD = 3  # ready tasks loaded for each Nova beyond its free slots

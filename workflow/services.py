@@ -1,8 +1,8 @@
 """The operator's verbs on Novas: pause, resume, drain, wake, archive, unarchive.
 
 Each takes one Nova or a selection, in one transaction, with a reason; a second time changes nothing and answers the same. What
-a verb changes is journalled with before and after and told on the Nova's status stream. Which verb a Nova's mode allows stands in
-one table below; how the engine drains or wakes is not known here.
+a verb changes is journalled with before and after and told on the Nova's status stream. Which verb a Nova's mode allows stands
+in one table below; how the engine drains or wakes is not known here.
 """
 
 from collections.abc import Callable, Collection, Mapping

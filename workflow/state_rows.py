@@ -1,12 +1,12 @@
 """Between NovaState rows and WorkflowStateData: which columns carry what, fast in both directions."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import orjson
 
-from safety.bulk import json_text
+from safety.bulk import instant, json_text
 from safety.core.status import SafetyLevel, SafetyStatus
 from workflow.core.state import CompletionStage, WorkflowPhase, WorkflowState, WorkflowStateData
 
@@ -57,13 +57,6 @@ _SAFE_TEXTS = frozenset({"{}", json_text(_SAFE)})
 _STATES = {state.value: state for state in WorkflowState}
 _PHASES = {phase.value: phase for phase in WorkflowPhase}
 _STAGES = {stage.value: stage for stage in CompletionStage}
-
-
-def instant(value: Any) -> Any:
-    """Read an instant from a raw row: SQLite gives Django's own text, in UTC without saying so."""
-    if isinstance(value, str):
-        return datetime.fromisoformat(value).replace(tzinfo=UTC)
-    return value
 
 
 def _safety(text: Any) -> SafetyStatus:

@@ -479,8 +479,8 @@ class TaskTracker:
         reason: str = "",
         **extra: str,
     ) -> None:
-        """Journal a change and put its message on one of the assignee's task streams; a personal task stays off the wire."""
-        if row.personal or not stream:
+        """Journal a change and put its message on a task stream of the assignee, if there is one and the task is not personal."""
+        if row.personal or not stream or not row.assignee:
             self._note(row, action, after, before=before, reason=reason)
             return
         message = self._message(row)

@@ -65,7 +65,10 @@ class NovaForm(forms.ModelForm):  # type: ignore[type-arg]
 
     class Meta:
         model = Nova
-        fields = "__all__"  # the page chooses
+        fields = [
+            "nova_id", "name", "personality", "policy", "team", "default_executor", "allowed_executors", "stream_executors",
+            "execution_timeout", "tasks_per_phase", "personal_phase_after", "personal_phase_minutes",
+        ]  # fmt: skip
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
@@ -164,7 +167,8 @@ class NovaAdmin(VerbAdmin):
     ]  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Nova]:
-        return super().get_queryset(request).select_related("state", "personality")
+        novas: QuerySet[Nova] = super().get_queryset(request)
+        return novas.select_related("state", "personality")
 
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
         """Give the list with each Nova's status worked out, at the cost of two queries for all of them."""

@@ -12,7 +12,7 @@ from django.utils import timezone
 from unfold.contrib.filters.admin import FieldTextFilter
 from unfold.decorators import display
 from unfold.paginator import InfinitePaginator
-from unfold.widgets import UnfoldAdminSelectWidget
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from safety import audit
 from safety.admin import ReadOnlyAdmin
@@ -50,7 +50,7 @@ class TaskForm(forms.ModelForm):  # type: ignore[type-arg]
         choices=lambda: [("", "the Nova's default"), *known_executors()], required=False, widget=UnfoldAdminSelectWidget
     )
     estimated_duration = forms.FloatField(
-        required=False, min_value=0, max_value=30 * 86_400, help_text="seconds", widget=admin.widgets.AdminTextInputWidget
+        required=False, min_value=0, max_value=30 * 86_400, help_text="seconds", widget=UnfoldAdminTextInputWidget
     )
 
     class Meta:
@@ -165,7 +165,8 @@ class TaskAdmin(VerbAdmin):
     ]  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Task]:
-        return super().get_queryset(request).filter(personal=False)
+        tasks: QuerySet[Task] = super().get_queryset(request)
+        return tasks.filter(personal=False)
 
     def has_change_permission(self, request: HttpRequest, obj: Task | None = None) -> bool:
         return False
@@ -227,7 +228,8 @@ class ExecutionAdmin(ReadOnlyAdmin):
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Execution]:
-        return super().get_queryset(request).filter(task__personal=False)
+        executions: QuerySet[Execution] = super().get_queryset(request)
+        return executions.filter(task__personal=False)
 
     @display(description="status", ordering="status", label=EXECUTION_LABELS)
     def show_status(self, execution: Execution) -> str:

@@ -53,8 +53,8 @@ class Door(APIView):
         self.now = timezone.now()  # noqa: TID251 - a door
         self._acting.enter_context(audit.acting(self.actor, getattr(request, "request_id", "")))
         refuse_unknown_parameters(request, self.parameters)
-        for name, value in request.query_params.items():
-            if problem := unstorable_text(value):
+        for name, values in request.query_params.lists():
+            if problem := unstorable_text("".join(map(str, values))):
                 raise ValidationError({name: [problem]}, code="unstorable")
 
     def accept(self, kind: type[Accepted]) -> Any:

@@ -133,7 +133,7 @@ def momentum_order(name: str) -> Mapping[str, int]:
     return _MOMENTUM_ORDER.get(name, _MOMENTUM_ORDER["builder_focused"])
 
 
-# What is said on each occasion, in each voice. `{title}` and the like are filled in; no voice says more or less than the others.
+# What is said on each occasion, in each voice; no voice says more or less than the others.
 _VOICES: Mapping[str, Mapping[str, str]] = {
     "direct_collaborative": {
         "begun": "Up and running.",
@@ -172,7 +172,7 @@ _VOICES: Mapping[str, Mapping[str, str]] = {
         "take": "Selected for work, by rank and age: {title}.",
         "retake": "Selected again, attempt {attempt}: {title}.",
         "progress": "Measured progress of {title}: {percent} %.",
-        "complete": "Completed and verified by its execution: {title}.",
+        "complete": "Completed, as its execution shows: {title}.",
         "retry": "The attempt failed; another is scheduled: {title}.",
         "block": "Further progress depends on {owner}: {title}.",
         "celebrate": "Result achieved: {title}. {impact}",

@@ -125,6 +125,12 @@ class NOVAProtocolValidator:
             pass  # the slow way names the reasons
         raise ProtocolViolation(tuple(_problems(message)) or ("The message breaks the task message schema.",))
 
+    def check_task(self, title: str, before: str, after: str) -> str:
+        """Say what is wrong with the message of a task's move, by the rules that need no message; empty: nothing."""
+        if after in LEGAL_MOVES.get(before, ()) and 0 < len(title) <= TITLE_LIMIT:
+            return ""
+        return self.check_move(before, after) or f"The title has {len(title)} characters; 1 to {TITLE_LIMIT} are allowed."
+
     def check_move(self, before: str, after: str) -> str:
         """Say what is wrong with a task going from one status to another; empty: nothing."""
         if after in LEGAL_MOVES.get(before, ()):

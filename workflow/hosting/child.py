@@ -159,4 +159,3 @@ def _group_runs(group: int) -> bool:
         except (psutil.Error, OSError):
             continue
     return False
-

@@ -57,10 +57,9 @@ def state_commands(nova_ids: Collection[str], *, now: datetime) -> list[list[Any
 def _text(name: str, value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if name in _INSTANTS:  # SQLite gives Django's own text, in UTC without saying so
-        return f"{value.replace(' ', 'T')}+00:00"
+    if name in _INSTANTS:
+        moment = bulk.instant(value)
+        return moment.isoformat() if moment else ""
     if isinstance(value, str | int):
         return str(value)
     return orjson.dumps(value).decode()

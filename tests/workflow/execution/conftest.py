@@ -1,0 +1,81 @@
+"""What the tests of executions share: rows to run, and hosts that run them."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests import factories
+from tests.workflow.execution.executors import Probe
+from workflow.execution.host import ExecutionHost
+from workflow.models import Execution, Nova, Task
+
+PROBE = "tests.workflow.execution.executors.Probe"
+APPEND = "tests.processes.executors.Append"
+
+
+@pytest.fixture(autouse=True)
+def _executors(settings: Any) -> None:
+    settings.EXECUTORS = {**settings.EXECUTORS, "probe": PROBE, "append": APPEND}
+    Probe.seen.clear()
+
+
+@pytest.fixture
+def quick(settings: Any) -> None:
+    """Leases and heartbeats in tenths of their length."""
+    settings.LEASE_SECONDS, settings.LEASE_RENEW_SECONDS = 0.6, 0.05
+    settings.SLOT_HEARTBEAT_SECONDS, settings.STOP_GRACE_SECONDS = 0.05, 2.2
+
+
+def dispatch(
+    action: str = "ok", *, executor: str = "probe", nova_id: str = "torch", task: Task | None = None, **fields: Any
+) -> Execution:
+    """Make a task in progress and its dispatched execution."""
+    if task is None:
+        if not Nova.objects.filter(pk=nova_id).exists():
+            factories.make_nova(nova_id)
+        given = {name: fields.pop(name) for name in ("title", "description", "metadata") if name in fields}
+        task = factories.make_task(
+            given.pop("title", f"Do {action}"),
+            assignee=nova_id,
+            status="in_progress",
+            executor=executor,
+            action=action,
+            **given,
+        )
+    return factories.make_execution(task, executor=executor, action=action, **fields)
+
+
+def run_all(host: ExecutionHost | None = None, *, seconds: float = 0.05) -> None:
+    """Let a host take what waits, and drain."""
+    (host or ExecutionHost("here")).drive(threading.Event(), seconds)
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
+    """Look again and again until the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def background() -> Iterator[Callable[..., threading.Event]]:
+    """Drive hosts in threads of their own; all are stopped at the end."""
+    driven: list[tuple[threading.Event, threading.Thread]] = []
+
+    def begin(host: ExecutionHost, *, seconds: float = 30.0, **arguments: Any) -> threading.Event:
+        stop = threading.Event()
+        thread = threading.Thread(target=host.drive, args=(stop, seconds), kwargs=arguments)
+        thread.start()
+        driven.append((stop, thread))
+        return stop
+
+    yield begin
+    for stop, _ in driven:
+        stop.set()
+    for _, thread in driven:
+        thread.join(10)
+        assert not thread.is_alive()
