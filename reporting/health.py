@@ -1,7 +1,7 @@
 """`/healthz` and `/readyz`: is this process alive, and can this installation do its work (design section 7)?
 
-Readiness believes evidence: a row that was written, a beat that is fresh. Each check has its own thread and deadline, so one that
-hangs neither hangs the answer nor the others. This room changes nothing but the row it probes with.
+Readiness believes evidence: a row that was written, a beat that is fresh. Each check has its own thread and deadline, so one
+that hangs neither hangs the answer nor the others. This room changes nothing but the row it probes with.
 """
 
 import time

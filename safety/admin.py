@@ -168,7 +168,7 @@ admin.site.unregister(Group)
 
 
 @admin.register(User)
-class UserAdmin(JournalledAdmin, StockUserAdmin):  # type: ignore[misc, type-arg]
+class UserAdmin(StockUserAdmin, JournalledAdmin):  # type: ignore[misc, type-arg]
     """People. Somebody who leaves is made inactive, not deleted."""
 
     journal_type = "user"
@@ -182,7 +182,7 @@ class UserAdmin(JournalledAdmin, StockUserAdmin):  # type: ignore[misc, type-arg
 
 
 @admin.register(Group)
-class GroupAdmin(JournalledAdmin, StockGroupAdmin):  # type: ignore[misc]
+class GroupAdmin(StockGroupAdmin, JournalledAdmin):  # type: ignore[misc]
     """Roles."""
 
     journal_type = "group"

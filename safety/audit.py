@@ -118,8 +118,7 @@ def record(entries: Sequence[Entry], *, now: datetime, announce: bool = True) ->
                 entry.personal,
             )
         )
-    ids = [row[0] for row in bulk.insert(AuditEntry, _COLUMNS, rows, returning="id")]
-    ids.sort()
+    ids = bulk.insert_numbered(AuditEntry, _COLUMNS, rows)
     published = [entry_id for entry_id, entry in zip(ids, entries, strict=True) if entry.stream]
     if published:
         bulk.insert(OutboxEntry, ("created_at", "entry_ids"), [(now, bulk.json_text(published))])

@@ -1,10 +1,11 @@
-"""Whole batches of rows in one statement: each batch travels as one JSON parameter, on SQLite and PostgreSQL alike.
+"""Whole batches of rows in one statement, without one ORM object a row; tables and columns come from the models.
 
-Django's bulk_create and bulk_update build one placeholder a value; at our rates that costs more than the database does. Tables
-and columns still come from the models. This file knows no table by name; transactions are the caller's.
+On SQLite that is `executemany` (measured: 2 µs a row of 33 columns); where rows must come back, and on PostgreSQL, the batch
+travels as one JSON parameter (SQLite: 19 µs a row). Transactions are the caller's. No table is known here by name.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -13,6 +14,7 @@ import orjson
 from django.db import connection, models
 
 Row = Sequence[Any]
+_GIVEN = re.compile(r"\{(\w+)\}")
 
 
 def json_text(value: Any) -> str:
@@ -27,6 +29,11 @@ def instant(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value
     return None
+
+
+def raw_instant(value: datetime) -> str | datetime:
+    """Give an instant as raw SQL must be handed it, so that it compares with what Django stored."""
+    return _sqlite_instant(value) if connection.vendor == "sqlite" else value
 
 
 def _sqlite_instant(value: Any) -> str:
@@ -55,6 +62,25 @@ def _select(model: type[models.Model], columns: tuple[str, ...], vendor: str) ->
     return f"SELECT {', '.join(parts)} FROM jsonb_array_elements(%s::jsonb) WITH ORDINALITY AS e(value, n)", names  # noqa: S608
 
 
+def _plain(rows: Sequence[Row]) -> Iterator[list[Any]]:
+    """Turn instants into the text that Django's SQLite backend stores; a batch has few different ones."""
+    known: dict[datetime, str] = {}
+    for row in rows:
+        values = list(row)
+        for place, value in enumerate(values):
+            if type(value) is datetime:
+                text = known.get(value)
+                if text is None:
+                    text = known[value] = _sqlite_instant(value)
+                values[place] = text
+        yield values
+
+
+def _columns(model: type[models.Model], names: Iterable[str]) -> list[str]:
+    fields = [model._meta.get_field(name) for name in names]
+    return [connection.ops.quote_name(str(field.column)) for field in fields]  # type: ignore[union-attr]
+
+
 def insert(
     model: type[models.Model],
     columns: tuple[str, ...],
@@ -71,12 +97,35 @@ def insert(
     """
     if not rows:
         return []
-    select, names = _select(model, columns, connection.vendor)
-    order = " ORDER BY n" if connection.vendor == "postgresql" else " WHERE true"
-    sql = f"INSERT INTO {model._meta.db_table} ({', '.join(names)}) {select}{order}"  # noqa: S608
+    table, vendor = model._meta.db_table, connection.vendor
+    if vendor == "sqlite" and not returning and not conflict_values:
+        names = _columns(model, columns)
+        sql = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(['%s'] * len(names))})"  # noqa: S608
+        if on_conflict:
+            sql += f" ON CONFLICT {on_conflict}"
+        with connection.cursor() as cursor:
+            cursor.executemany(sql, _plain(rows))
+        return []
+    select, names = _select(model, columns, vendor)
+    order = " ORDER BY n" if vendor == "postgresql" else " WHERE true"
+    sql = f"INSERT INTO {table} ({', '.join(names)}) {select}{order}"  # noqa: S608
     if on_conflict:
         sql += f" ON CONFLICT {on_conflict}"
     return _run(sql, rows, returning, conflict_values)
+
+
+def insert_numbered(model: type[models.Model], columns: tuple[str, ...], rows: Sequence[Row]) -> list[int]:
+    """Insert rows into a table with a growing integer key, in a transaction, and give their keys in order."""
+    if not rows:
+        return []
+    if connection.vendor != "sqlite":
+        return sorted(row[0] for row in insert(model, columns, rows, returning="id"))
+    with connection.cursor() as cursor:  # the transaction is the only writer, so the next keys are known
+        cursor.execute("SELECT seq FROM sqlite_sequence WHERE name = %s", [model._meta.db_table])
+        found = cursor.fetchone()
+    first = (found[0] if found else 0) + 1
+    insert(model, ("id", *columns), [(first + place, *row) for place, row in enumerate(rows)])
+    return list(range(first, first + len(rows)))
 
 
 def update(
@@ -86,28 +135,75 @@ def update(
     rows: Sequence[Row],
     *,
     given: tuple[str, ...] = (),
-    extra_set: str = "",
     where: str = "",
+    extra_set: str = "",
     returning: str = "",
 ) -> list[tuple[Any, ...]]:
     """Update rows found by `keys`, each row holding the values of `keys`, `columns` and `given`, in this order.
 
-    `extra_set` and `where` may speak of the stored row as `t` and of the given one as `r`, whose columns `given` are for them
-    alone. Rows that don't match are left alone: compare what `returning` gives back with what was asked.
+    `where` and `extra_set` may speak of the stored row as `t`; `extra_set` also of a column of the given row as `{column}`, and
+    `given` are columns that only it uses. Rows that don't match are left alone: compare what `returning` gives back with what
+    was asked, or use `update_counted`.
     """
     if not rows:
         return []
+    if not returning:
+        update_counted(model, keys, columns, rows, given=given, where=where, extra_set=extra_set)
+        return []
+    if connection.vendor == "sqlite":
+        returning = returning.replace("t.", "")  # there RETURNING knows the table by no alias
+    return _run(_update_from(model, keys, columns, given, where, extra_set), rows, returning)
+
+
+def update_counted(
+    model: type[models.Model],
+    keys: tuple[str, ...],
+    columns: tuple[str, ...],
+    rows: Sequence[Row],
+    *,
+    given: tuple[str, ...] = (),
+    where: str = "",
+    extra_set: str = "",
+) -> int:
+    """Update as `update` does and give how many rows matched; the fast form."""
+    if not rows:
+        return 0
+    with connection.cursor() as cursor:
+        if connection.vendor != "sqlite":
+            cursor.execute(_update_from(model, keys, columns, given, where, extra_set), [_parameter(rows)])
+            return int(cursor.rowcount)
+        names = _columns(model, keys + columns)
+        sets = [f"{name} = %s" for name in names[len(keys) :]]
+        places = list(range(len(keys), len(keys) + len(columns)))
+        if extra_set:
+            everything = keys + columns + given
+            wanted = _GIVEN.findall(extra_set)
+            sets.append(_GIVEN.sub("%s", extra_set))
+            places += [everything.index(name) for name in wanted]
+        places += range(len(keys))
+        match = " AND ".join(f"t.{name} = %s" for name in names[: len(keys)])
+        sql = f"UPDATE {model._meta.db_table} AS t SET {', '.join(sets)} WHERE {match}"  # noqa: S608
+        if where:
+            sql += f" AND ({where})"
+        cursor.executemany(sql, [[values[place] for place in places] for values in _plain(rows)])
+        return int(cursor.rowcount)
+
+
+def _update_from(
+    model: type[models.Model],
+    keys: tuple[str, ...],
+    columns: tuple[str, ...],
+    given: tuple[str, ...],
+    where: str,
+    extra_set: str,
+) -> str:
     select, names = _select(model, keys + columns + given, connection.vendor)
     match = " AND ".join(f"t.{name} = r.{name}" for name in names[: len(keys)])
     sets = [f"{name} = r.{name}" for name in names[len(keys) : len(keys) + len(columns)]]
     if extra_set:
-        sets.append(extra_set)
+        sets.append(_GIVEN.sub(r"r.\1", extra_set))
     sql = f"UPDATE {model._meta.db_table} AS t SET {', '.join(sets)} FROM ({select}) AS r WHERE {match}"  # noqa: S608
-    if where:
-        sql += f" AND ({where})"
-    if connection.vendor == "sqlite":
-        returning = returning.replace("t.", "")  # it knows no alias there, PostgreSQL can't do without
-    return _run(sql, rows, returning)
+    return f"{sql} AND ({where})" if where else sql
 
 
 def _run(sql: str, rows: Sequence[Row], returning: str, more: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

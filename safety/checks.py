@@ -73,7 +73,7 @@ def check_stream_address(**_: Any) -> Sequence[CheckMessage]:
 
 def check_database(**_: Any) -> Sequence[CheckMessage]:
     """Warn of SQLite releases that can lose or corrupt data (W001), and of SQLite where it is a limit (W004)."""
-    connection = connections["default"]
+    connection: Any = connections["default"]
     if connection.vendor != "sqlite":
         return []
     found: list[CheckMessage] = []

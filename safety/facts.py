@@ -15,18 +15,20 @@ from django.db import connection, transaction
 
 from safety import audit, bulk, incidents
 from safety.audit import Entry
+from safety.core.mechanisms import STREAM_MONITOR
 from safety.core.status import FleetFacts, SafetyFacts, SafetyLevel, SafetyRules
 from safety.models import FleetFact
-from safety.observations import Kind
-from safety.stream_client import StreamClient, StreamError
+from safety.stream_client import StreamClient, StreamRefused, StreamUnavailable
+from safety.windows import load_counts
 
 STREAM_LOST = "safety.stream.lost"
 STREAM_RETURNED = "safety.stream.returned"
-STREAM_GAP = "safety.stream.gap"
+STREAM_GAP_FOUND = "safety.stream.gap_found"
 
-_MINUTE = timedelta(minutes=1)
-_HOUR = timedelta(hours=1)
-_DAY = timedelta(hours=24)
+# Names of FleetFact rows; the others are called as the readings are.
+STREAM_REACHABLE = "stream_reachable"
+STREAM_GAP = "stream_gap"
+
 _FRESH = timedelta(seconds=10)  # an older reading of the fleet counts as none
 _OBSERVE_EVERY = timedelta(seconds=1)
 _SHOW_GAP = timedelta(minutes=10)
@@ -104,8 +106,8 @@ def load_facts(
         if observed:
             seen[nova_id] = facts[nova_id].cooldown_since
     if seen:
-        for nova_id, counts in _load_counts(seen, rules_by_nova, now).items():
-            facts[nova_id] = replace(facts[nova_id], **counts)
+        for nova_id, counts in load_counts(seen, rules_by_nova, now).items():
+            facts[nova_id] = replace(facts[nova_id], **counts)  # type: ignore[arg-type]
     return facts
 
 
@@ -160,82 +162,130 @@ def _remembered(nova_id: str, row: Sequence[Any], fleet: FleetFacts, work: Workf
     )
 
 
-# kind -> the facts that its two sums are, and the one that is the most of any single detail
-_SUMS: Mapping[str, tuple[str, str, str]] = {
-    Kind.TOOL_USE.value: ("tool_uses_minute", "calls_in_failure_window", "identical_calls_minute"),
-    Kind.TOOL_FAILURE.value: ("failures_in_failure_window", "", ""),
-    Kind.API_REQUEST.value: ("api_requests_minute", "api_requests_burst", ""),
-    Kind.API_REQUEST_BY_MINUTE.value: ("api_requests_hour", "", ""),
-    Kind.API_REQUEST_BY_QUARTER.value: ("api_requests_day", "", ""),
-    Kind.HOOK_FAILURE.value: ("hook_failures_in_window", "", ""),
-    Kind.SESSION_EVENT.value: ("session_events_minute", "", ""),
-    Kind.OWN_WAKE.value: ("own_wakes_hour", "", ""),
-}
+def load_fleet(now: datetime) -> FleetFacts:
+    """Give what was last observed of machine and stream server; a reading older than ten seconds counts as none. One query."""
+    return _fleet_facts({fact.name: fact for fact in FleetFact.objects.all()}, now)
 
 
-def _begins(rules: SafetyRules, cooled: datetime | None, now: datetime) -> dict[str, tuple[datetime, datetime]]:
-    """Say for each kind where its two windows begin. What led to a cooldown is paid for: Frosty's windows begin after it."""
-    minute, failing, hour = now - _MINUTE, now - rules.failure_window, now - _HOUR
-    since = cooled or now - _DAY
-    paid_minute, paid_failing, paid_hour = max(minute, since), max(failing, since), max(hour, since)
-    return {
-        Kind.TOOL_USE.value: (paid_minute, paid_failing),
-        Kind.TOOL_FAILURE.value: (paid_failing, now),
-        Kind.API_REQUEST.value: (minute, now - rules.burst_window),
-        Kind.API_REQUEST_BY_MINUTE.value: (hour, now),
-        Kind.API_REQUEST_BY_QUARTER.value: (now - _DAY, now),
-        Kind.HOOK_FAILURE.value: (failing, now),
-        Kind.SESSION_EVENT.value: (minute, now),
-        Kind.OWN_WAKE.value: (paid_hour, now),
+def _fleet_facts(rows: Mapping[str, FleetFact], now: datetime) -> FleetFacts:
+    def fresh(name: str) -> Any:
+        row = rows.get(name)
+        return None if row is None or now - row.observed_at > _FRESH else row.value
+
+    def duration(name: str) -> timedelta | None:
+        seconds = fresh(name)
+        return None if seconds is None else timedelta(seconds=seconds)
+
+    reachable, gap = fresh(STREAM_REACHABLE), rows.get(STREAM_GAP)
+    return FleetFacts(
+        stream_reachable=reachable,
+        stream_unreachable_since=rows[STREAM_REACHABLE].since if reachable is False else None,
+        round_trip=duration("round_trip"),
+        intake_lag=duration("intake_lag"),
+        outbox_age=duration("outbox_age"),
+        stream_memory_ratio=fresh("stream_memory_ratio"),
+        stream_gap=str(gap.value) if gap is not None and now - gap.observed_at < _SHOW_GAP else "",
+        cpu_load=fresh("cpu_load"),
+        memory_ratio=fresh("memory_ratio"),
+    )
+
+
+def observe_fleet(now: datetime, client: StreamClient) -> FleetFacts:
+    """Measure machine and stream server, unless somebody did within the last second, and give what is known now.
+
+    `client` needs a short timeout: a server that hangs must not hang whoever asks.
+    """
+    rows = {fact.name: fact for fact in FleetFact.objects.all()}
+    last = rows.get("cpu_load")
+    if last is not None and timedelta(0) <= now - last.observed_at < _OBSERVE_EVERY:
+        return _fleet_facts(rows, now)
+    readings: dict[str, float | None] = {
+        "cpu_load": psutil.getloadavg()[0] / (psutil.cpu_count() or 1),
+        "memory_ratio": psutil.virtual_memory().percent / 100,
+        "round_trip": None,
+        "stream_memory_ratio": None,
     }
+    try:
+        began = time.perf_counter()
+        client.call("PING")
+        readings["round_trip"] = time.perf_counter() - began
+        readings["stream_memory_ratio"] = _memory_ratio(client.call("INFO", "memory"))
+    except StreamUnavailable:
+        note_stream_lost(now)
+    except StreamRefused:  # it answers, so it is there; what it refuses to tell stays unread
+        note_stream_back(now)
+    else:
+        note_stream_back(now)
+    _note(list(readings.items()), now)
+    return load_fleet(now)
 
 
-def _load_counts(
-    cooled_since: Mapping[str, datetime | None], rules_by_nova: Mapping[str, SafetyRules], now: datetime
-) -> dict[str, dict[str, int]]:
-    """Sum the windows of all given Novas in one query: each row of the parameter is a Nova, a kind and where to begin."""
-    standard = SafetyRules()
-    windows = []
-    for nova_id, since in cooled_since.items():
-        for kind, (first, second) in _begins(rules_by_nova.get(nova_id, standard), since, now).items():
-            windows.append([nova_id, kind, *(_stored(begin) for begin in (min(first, second), first, second))])
-    counts: dict[str, dict[str, int]] = {}
-    with connection.cursor() as cursor:
-        cursor.execute(_COUNTS[connection.vendor], [bulk.json_text(windows)])
-        for nova_id, kind, first_sum, second_sum, most in cursor.fetchall():
-            names = _SUMS[kind]
-            row = counts.setdefault(nova_id, {})
-            for name, value in zip(names, (first_sum, second_sum, most), strict=True):
-                if name:
-                    row[name] = int(value)
-    return counts
+def _memory_ratio(info: Any) -> float | None:
+    """Read used / maximum from INFO's answer, as redis-py parsed it or raw; None where it says neither."""
+    if isinstance(info, bytes):
+        info = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+    limit = float(info.get("maxmemory") or 0) or float(info.get("total_system_memory") or 0)
+    return float(info["used_memory"]) / limit if limit and "used_memory" in info else None
 
 
-def _stored(instant: datetime) -> str:
-    """Write an instant as this database keeps it."""
-    if connection.vendor == "sqlite":
-        return str(instant.astimezone(UTC).replace(tzinfo=None))
-    return instant.isoformat()
+def note_fleet(name: str, seconds: float, now: datetime) -> None:
+    """Note a duration that only its observer knows: `intake_lag` or `outbox_age`, at least every five seconds."""
+    _note([(name, seconds)], now)
 
 
-_ROW_SUMS = (
-    "SELECT nova_id, kind, SUM(a), SUM(b), MAX(CASE WHEN detail = '' THEN 0 ELSE a END) FROM ("
-    "SELECT o.nova_id, o.kind, o.detail, SUM(CASE WHEN o.at > w.a THEN o.count ELSE 0 END) AS a, "
-    "SUM(CASE WHEN o.at > w.b THEN o.count ELSE 0 END) AS b "
-)
-_GROUPED = "GROUP BY o.nova_id, o.kind, o.detail) AS q GROUP BY nova_id, kind"
-# CROSS JOIN keeps SQLite to the order written: a window first, then its rows by the index `observation_once`.
-_COUNTS = {
-    "sqlite": (
-        "WITH w AS (SELECT json_extract(value, '$[0]') AS nova_id, json_extract(value, '$[1]') AS kind, "
-        "json_extract(value, '$[2]') AS begins, json_extract(value, '$[3]') AS a, json_extract(value, '$[4]') AS b "
-        f"FROM json_each(%s)) {_ROW_SUMS} FROM w CROSS JOIN safety_observation AS o "  # noqa: S608 - constants only
-        f"WHERE o.nova_id = w.nova_id AND o.kind = w.kind AND o.at > w.begins {_GROUPED}"
-    ),
-    "postgresql": (
-        "WITH w AS (SELECT value->>0 AS nova_id, value->>1 AS kind, (value->>2)::timestamptz AS begins, "
-        "(value->>3)::timestamptz AS a, (value->>4)::timestamptz AS b "
-        f"FROM jsonb_array_elements(%s::jsonb)) {_ROW_SUMS} FROM w JOIN safety_observation AS o "  # noqa: S608
-        f"ON o.nova_id = w.nova_id AND o.kind = w.kind AND o.at > w.begins {_GROUPED}"
-    ),
-}
+def _note(readings: Sequence[tuple[str, float | None]], now: datetime) -> None:
+    bulk.insert(
+        FleetFact,
+        ("name", "value", "observed_at"),
+        [(name, bulk.json_text(value), now) for name, value in sorted(readings)],
+        on_conflict=(
+            "(name) DO UPDATE SET value = excluded.value, observed_at = excluded.observed_at "
+            "WHERE safety_fleetfact.observed_at <= excluded.observed_at"
+        ),
+    )
+
+
+def note_stream_lost(now: datetime) -> bool:
+    """Note that the stream server can't be reached; journalled once, by whoever notes it first. True if that was this call."""
+    with transaction.atomic():
+        if not _note_reachable(False, now):
+            return False
+        reason = "The stream server can't be reached; every Nova waits for it, and nothing accepted is lost."
+        incidents.open_fleet_incident(incidents.Violation("", STREAM_MONITOR, reason), now=now)
+        audit.record([Entry(STREAM_LOST, object_type="fleet", after={STREAM_REACHABLE: False}, reason=reason)], now=now)
+    return True
+
+
+def note_stream_back(now: datetime) -> bool:
+    """Note that the stream server can be reached; its return is journalled once. True if this call noted a return."""
+    with transaction.atomic():
+        if not _note_reachable(True, now):
+            return False
+        incidents.end_incidents([("", STREAM_MONITOR)], now=now)
+        reason = "The stream server can be reached again."
+        audit.record([Entry(STREAM_RETURNED, object_type="fleet", after={STREAM_REACHABLE: True}, reason=reason)], now=now)
+    return True
+
+
+def _note_reachable(reachable: bool, now: datetime) -> bool:
+    """Write what is true now; say whether something else was known before (that it is reachable is no news at first)."""
+    row = FleetFact.objects.select_for_update().filter(name=STREAM_REACHABLE).first()
+    if row is None:
+        FleetFact.objects.get_or_create(name=STREAM_REACHABLE, defaults={"value": reachable, "since": now, "observed_at": now})
+        return not reachable
+    changed: bool = row.value != reachable
+    if changed or now > row.observed_at:
+        row.value, row.observed_at = reachable, now
+        row.since = now if changed else row.since
+        row.save(update_fields=["value", "observed_at", "since"])
+    return changed
+
+
+def note_stream_gap(stream: str, reason: str, now: datetime) -> None:
+    """Note that entries of a stream vanished before they were read: journalled each time, one incident of the fleet."""
+    with transaction.atomic():
+        FleetFact.objects.update_or_create(name=STREAM_GAP, defaults={"value": stream, "since": now, "observed_at": now})
+        violation = incidents.Violation("", STREAM_GAP, f"{stream}: {reason}", {"stream": stream})
+        incidents.open_incidents([violation], now=now)
+        entry = Entry(STREAM_GAP_FOUND, object_type="stream", object_id=stream, reason=reason)
+        audit.record([entry], now=now)

@@ -16,8 +16,15 @@ _TABLE = AuditEntry._meta.db_table
 _FUNCTION = "safety_refuse_journal_change"
 _REFUSAL = "The journal is append-only; nothing was changed."
 # trigger name -> when it fires
-_ROW_TRIGGERS = {f"{_TABLE}_no_update": "BEFORE UPDATE", f"{_TABLE}_no_delete": "BEFORE DELETE"}
-_POSTGRESQL_TRIGGERS = _ROW_TRIGGERS | {f"{_TABLE}_no_truncate": "BEFORE TRUNCATE"}
+_ROW_TRIGGERS = {
+    f"{_TABLE}_no_update": f"BEFORE UPDATE ON {_TABLE}",
+    f"{_TABLE}_no_delete": f"BEFORE DELETE ON {_TABLE}",
+}
+# SQLite: REPLACE deletes without firing delete triggers, so an insert over a row that is there is refused, too
+_SQLITE_TRIGGERS = _ROW_TRIGGERS | {
+    f"{_TABLE}_no_replace": f"BEFORE INSERT ON {_TABLE} WHEN EXISTS (SELECT 1 FROM {_TABLE} WHERE id = NEW.id)"  # noqa: S608
+}
+_POSTGRESQL_TRIGGERS = _ROW_TRIGGERS | {f"{_TABLE}_no_truncate": f"BEFORE TRUNCATE ON {_TABLE}"}
 
 
 def install(using: str = "default") -> None:
@@ -32,8 +39,7 @@ def install(using: str = "default") -> None:
             return
         for name in absent:
             cursor.execute(
-                f"CREATE TRIGGER IF NOT EXISTS {name} {_ROW_TRIGGERS[name]} ON {_TABLE} "
-                f"BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
+                f"CREATE TRIGGER IF NOT EXISTS {name} {_SQLITE_TRIGGERS[name]} BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
             )
 
 
@@ -44,10 +50,10 @@ def _install_postgresql(cursor: CursorWrapper, absent: list[str]) -> None:
     )
     for name in absent:
         event = _POSTGRESQL_TRIGGERS[name]
-        each = "STATEMENT" if event.endswith("TRUNCATE") else "ROW"
+        each = "STATEMENT" if "TRUNCATE" in event else "ROW"
         # made anew, so that one that was disabled is enabled again
         cursor.execute(f"DROP TRIGGER IF EXISTS {name} ON {_TABLE}")
-        cursor.execute(f"CREATE TRIGGER {name} {event} ON {_TABLE} FOR EACH {each} EXECUTE FUNCTION {_FUNCTION}()")
+        cursor.execute(f"CREATE TRIGGER {name} {event} FOR EACH {each} EXECUTE FUNCTION {_FUNCTION}()")
         # fires in a session that plays a replica, too
         cursor.execute(f"ALTER TABLE {_TABLE} ENABLE ALWAYS TRIGGER {name}")
 
@@ -55,7 +61,7 @@ def _install_postgresql(cursor: CursorWrapper, absent: list[str]) -> None:
 def missing(using: str = "default") -> list[str]:
     """Give the names of the triggers that should guard the journal and don't."""
     connection = connections[using]
-    wanted = _POSTGRESQL_TRIGGERS if connection.vendor == "postgresql" else _ROW_TRIGGERS
+    wanted = _POSTGRESQL_TRIGGERS if connection.vendor == "postgresql" else _SQLITE_TRIGGERS
     return sorted(set(wanted) - _present(connection))
 
 

@@ -6,7 +6,7 @@ Policies and personalities are made when first named, so a test needs no seeding
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from safety.models import Installation, Observation, SafetyPolicy, SafetyState
+from safety.models import FleetFact, Installation, Observation, SafetyPolicy, SafetyState
 from workflow.core.work import Outcome, Priority, TaskStatus, WorkType, order_at
 from workflow.models import Execution, InboxMessage, Nova, NovaState, Objective, Personality, Task
 
@@ -199,3 +199,18 @@ def make_observation(
 def make_installation(name: str = "testhouse") -> Installation:
     """Make the row that names this installation to the stream server."""
     return Installation.objects.get_or_create(id=1, defaults={"name": name, "epoch": "test-epoch"})[0]
+
+
+def make_healthy_fleet(*, now: datetime = NOW, **readings: Any) -> None:
+    """Make fresh readings of machine and stream server, all well but for those given (None: could not be read)."""
+    values: dict[str, Any] = {
+        "stream_reachable": True,
+        "round_trip": 0.001,
+        "stream_memory_ratio": 0.1,
+        "intake_lag": 0.0,
+        "outbox_age": 0.0,
+        "cpu_load": 0.5,
+        "memory_ratio": 0.5,
+    }
+    for name, value in (values | readings).items():
+        FleetFact.objects.update_or_create(name=name, defaults={"value": value, "since": now, "observed_at": now})

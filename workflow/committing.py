@@ -115,22 +115,23 @@ class Commit:
                 changed = self.now if stepped.tasks else claimed.last_task_change
                 busy.append([*row, changed, *stored(values), *wish])
         released = (*_RELEASED, *IDLE_COLUMNS)
-        written: set[str] = set()
+        written = 0
         for columns, rows in ((released, idle), ((*released, "last_task_change", *OTHER_COLUMNS), busy)):
-            found = bulk.update(
+            written += bulk.update_counted(
                 NovaState,
                 ("nova", "fence"),
                 columns,
                 rows,
                 given=("due_at", "wakes"),
-                extra_set="due_at = CASE WHEN t.wakes = r.wakes THEN r.due_at ELSE t.due_at END",
-                returning="t.nova_id",
+                extra_set="due_at = CASE WHEN t.wakes = {wakes} THEN {due_at} ELSE t.due_at END",
             )
-            written.update(row[0] for row in found)
+        if written == len(batch):
+            return list(batch)
+        fences = dict(NovaState.objects.filter(nova_id__in=[s.claimed.nova_id for s in batch]).values_list("nova_id", "fence"))
         for stepped in batch:
-            if stepped.claimed.nova_id not in written:
+            if fences.get(stepped.claimed.nova_id) != stepped.claimed.fence:
                 self._note_fenced(stepped.claimed)
-        return [stepped for stepped in batch if stepped.claimed.nova_id in written]
+        return [stepped for stepped in batch if fences.get(stepped.claimed.nova_id) == stepped.claimed.fence]
 
     def _note_fenced(self, claimed: Claimed) -> None:
         self.outcome.fenced += 1

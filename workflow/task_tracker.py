@@ -327,15 +327,8 @@ class TaskTracker:
                 changed += 1
         written = 0
         for columns, values in kinds.items():
-            written += len(
-                bulk.update(
-                    Task,
-                    ("id", "fence"),
-                    ("updated_at", *columns),
-                    values,
-                    extra_set="fence = t.fence + 1",
-                    returning="t.id",
-                )
+            written += bulk.update_counted(
+                Task, ("id", "fence"), ("updated_at", *columns), values, extra_set="fence = t.fence + 1"
             )
         if written != changed:
             raise IllegalTaskMove("A task was changed by somebody else meanwhile; nothing was changed. Look again.")

@@ -30,6 +30,9 @@ from safety.core.objections import (
 from safety.core.status import SafetyFacts, SafetyLevel, SafetyRules, SafetyStatus
 from safety.core.stress import stress_score
 
+# the judge whose objections are the fleet's
+STREAM_MONITOR = "stream_monitor"
+
 _MINUTE = timedelta(minutes=1)
 
 
@@ -283,7 +286,7 @@ class APIHammeringPrevention:
 class StreamHealthMonitor:
     """Watches the wire that all Novas share: its objections are the fleet's, not one Nova's."""
 
-    name = "stream_monitor"
+    name = STREAM_MONITOR
     safe = SafetyStatus(True, "The stream server answers in time.", mechanism=name)
 
     def check_safety_status(self, facts: SafetyFacts, rules: SafetyRules, now: datetime) -> SafetyStatus:

@@ -75,7 +75,7 @@ def next_cooldown_until(facts: SafetyFacts, rules: SafetyRules, now: datetime, l
     `least` is how long the window takes to empty that was overrun, and comes before all that.
     """
     row = cooldowns_in_a_row(facts, rules, now)
-    length = max(rules.cooldown * 2 ** min(row, 20), least)
+    length = max(rules.cooldown * (1 << min(row, 20)), least)
     share = crc32(f"{facts.nova_id}:{row}:{now.isoformat()}".encode()) / 0xFFFFFFFF
     return now + max(min(length * (1 + _JITTER * share), rules.cooldown_limit), least)
 

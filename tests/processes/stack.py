@@ -103,7 +103,7 @@ class RunningStack:
 
     def survivors(self) -> list[psutil.Process]:
         """What was ever seen of this stack and still runs."""
-        return [process for process in self._seen.values() if _runs(process)]
+        return [process for process in self._seen.values() if runs(process)]
 
     def role(self, name: str) -> psutil.Process | None:
         """Find a process by what it is: up, web, stream, or {workers, main, sentinel, busy, idle, monitor, pusher}:{cluster}."""
@@ -135,7 +135,7 @@ class RunningStack:
     def kill_everything(self) -> None:
         """kill -9 of all at once, `up` first so that nothing is restarted."""
         for process in self.processes():
-            if _runs(process):
+            if runs(process):
                 process.send_signal(signal.SIGKILL)
         assert self.process is not None
         self.process.wait(10)
@@ -156,7 +156,7 @@ class RunningStack:
             process.kill()
 
 
-def _runs(process: psutil.Process) -> bool:
+def runs(process: psutil.Process) -> bool:
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

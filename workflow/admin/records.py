@@ -5,11 +5,17 @@ from typing import Any
 
 from django.contrib import admin
 from django.utils.timesince import timesince
+from django_q.models import Failure, OrmQ, Schedule, Success
 from unfold.contrib.filters.admin import FieldTextFilter
 from unfold.decorators import display
 
 from safety.admin import ReadOnlyAdmin
 from workflow.models import InboxMessage, Lease, StreamCursor
+
+# django-q2's own pages would change and delete rows past the journal
+for model in (Schedule, Success, Failure, OrmQ):
+    if admin.site.is_registered(model):
+        admin.site.unregister(model)
 
 
 @admin.register(InboxMessage)

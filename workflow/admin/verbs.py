@@ -118,7 +118,7 @@ class VerbAdmin(JournalledAdmin):
         if not self.may_use_verbs(request):
             raise PermissionDenied
         given = request.POST if request.method == "POST" else request.GET
-        keys = [key for key in given.get("rows", "").split("\n") if key]
+        keys = given.get("rows", "").splitlines()  # browsers send \r\n
         rows = self.get_queryset(request).filter(pk__in=keys)
         if request.method != "POST" or "ask" in request.POST:
             return self.ask(request, verb, rows, verb.form())

@@ -42,9 +42,14 @@ class StrictJSONParser(JSONParser):
             raise ParseError("JSON parse error - nested too deeply") from None
         if not isinstance(data, dict):
             raise ParseError("The body must be one JSON object.")
-        problems = dict(_unstorable(data, "", 0))
+        problems: dict[str, Any] = {}
+        for path, text in _unstorable(data, ()):
+            place = problems
+            for name in path[:-1]:
+                place = place.setdefault(name, {})
+            place[path[-1]] = [text]
         if problems:
-            raise ValidationError({pointer.removeprefix("/"): [text] for pointer, text in problems.items()}, code="unstorable")
+            raise ValidationError(problems, code="unstorable")
         return data
 
 
@@ -59,23 +64,22 @@ def unstorable_text(text: str) -> str:
     return ""
 
 
-def _unstorable(value: Any, pointer: str, depth: int) -> Iterator[tuple[str, str]]:
-    if depth > DEPTH_LIMIT:
-        yield pointer, f"Nested deeper than {DEPTH_LIMIT} levels."
+def _unstorable(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Give the path to each value that can't be kept, and why not."""
+    if len(path) > DEPTH_LIMIT:
+        yield path, f"Nested deeper than {DEPTH_LIMIT} levels."
     elif isinstance(value, str):
         if problem := unstorable_text(value):
-            yield pointer, problem
-    elif isinstance(value, bool):
-        return
+            yield path, problem
     elif isinstance(value, int):
         if not -(2**63) <= value < 2**63:
-            yield pointer, "Whole numbers must fit in 64 bits."
+            yield path, "Whole numbers must fit in 64 bits."
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from _unstorable(inner, f"{pointer}/{index}", depth + 1)
+            yield from _unstorable(inner, (*path, str(index)))
     elif isinstance(value, dict):
         for name, inner in value.items():
             if problem := unstorable_text(name):
-                yield pointer, problem
+                yield (*path, "?"), f"A key here is refused: {problem}"
             else:
-                yield from _unstorable(inner, f"{pointer}/{name}", depth + 1)
+                yield from _unstorable(inner, (*path, name))

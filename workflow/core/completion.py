@@ -133,7 +133,7 @@ def _improvement(facts: CompletionFacts) -> str:
     if facts.blocked:
         return f"It was blocked for {span(facts.blocked)}: ask for what such work needs before it starts."
     if facts.waited > max(facts.duration, timedelta(minutes=1)):
-        return f"It waited {span(facts.waited)} for {span(facts.duration)} of work: more free slots would have helped."
+        return f"It waited {span(facts.waited)} for {span(facts.duration)} of work: the wait is what to shorten, not the work."
     if facts.estimate and facts.duration > facts.estimate * _SLOWER:
         return f"The estimate was {span(facts.duration - facts.estimate)} too short: split such work, or estimate it higher."
     return f"Nothing held it up: it waited {span(facts.waited)} and succeeded at the first attempt."

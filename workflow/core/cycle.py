@@ -88,8 +88,9 @@ class Cycle:
     """One step in the making."""
 
     __slots__ = (
-        "cause", "checked", "completed", "config", "draining", "due_at", "effects", "held", "inputs", "look_again", "looked",
-        "now", "path", "picked", "planned", "ready", "recovered", "refused", "said", "soon", "started", "state", "table", "tended",
+        "cause", "checked", "completed", "config", "created", "draining", "due_at", "effects", "held", "inputs",
+        "look_again", "looked", "now", "path", "picked", "planned", "ready", "recovered", "refused", "said", "soon",
+        "started", "state", "table", "tended",
     )  # fmt: skip
 
     def __init__(self, state: WorkflowStateData, inputs: CycleInputs, now: datetime, table: Table) -> None:
@@ -111,7 +112,8 @@ class Cycle:
         self.picked: list[TaskFacts] = []
         self.started = 0
         self.ready: list[TaskFacts] | None = None  # pending tasks this Nova may run, in order; see machine
-        self.refused: list[TaskFacts] = []  # pending tasks assigned to it that it may not run
+        self.refused: set[str] = set()  # pending tasks assigned to it that it may not run, and that were blocked
+        self.created = 0  # tasks that signals asked for
         self.tended = self.checked = self.looked = self.planned = self.recovered = False
         self._begin()
 

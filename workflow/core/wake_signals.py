@@ -41,7 +41,10 @@ def _words(text: str) -> frozenset[str]:
 # The first tier of which a message contains a word is its own, unless it says its priority.
 _SIGNS: Sequence[tuple[SignalTier, frozenset[str]]] = (
     (SignalTier.CRITICAL, _words("emergency critical outage breach intrusion corrupted corruption crash crashed sos fatal")),
-    (SignalTier.HIGH, _words("urgent asap immediately failing failure failed broken blocked incident escalation deadline overdue")),
+    (
+        SignalTier.HIGH,
+        _words("urgent asap immediately failing failure failed broken blocked incident deadline overdue"),
+    ),
     (SignalTier.MEDIUM, _words("please review request requested help question todo fix check answer needed need task handoff")),
     (SignalTier.BACKGROUND, _words("heartbeat ping pong ack acknowledged keepalive presence typing telemetry")),
     (SignalTier.LOW, _words("fyi note info information notice announcement thanks update status digest summary")),
@@ -94,9 +97,7 @@ class WakeSignalProcessor:
     def __init__(self) -> None:
         self.priority_classifier = WakeSignalPriorityClassifier()
 
-    def process_wake_signals(
-        self, signals: Sequence[Signal], config: NovaConfig, now: datetime
-    ) -> list[HandledSignal]:
+    def process_wake_signals(self, signals: Sequence[Signal], config: NovaConfig, now: datetime) -> list[HandledSignal]:
         """Say of each signal what becomes of it; none is left out."""
         handled = [self._handle(signal, config, now) for signal in signals]
         handled.sort(key=lambda entry: (_RANK[entry.tier], entry.signal.received_at, entry.signal.id))

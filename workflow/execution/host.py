@@ -86,30 +86,26 @@ class ExecutionHost:
     async def _serve(self, stop: threading.Event, accept_seconds: float, heartbeat: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        self._beat_at = self._tend_at = 0.0
         self._stop = stop
         self._slot_lost = False
-        accept_until = time.monotonic() + accept_seconds
-        with WakeWatch(partial(self._loop.call_soon_threadsafe, self._wake.set), accept_until):
-            await self._rounds(accept_until, heartbeat)
+        self._beat_at = self._tend_at = 0.0  # all on the monotonic clock
+        self._accept_until = time.monotonic() + accept_seconds
+        self._give_up_at = float("inf")
+        with WakeWatch(partial(self._loop.call_soon_threadsafe, self._wake.set), self._accept_until):
+            await self._rounds(heartbeat)
         self._forget_running()
         if self._cancelled:
             await asyncio.wait(self._cancelled, timeout=_LAST_WORDS_SECONDS)
 
-    async def _rounds(self, accept_until: float, heartbeat: Callable[[], None]) -> None:
+    async def _rounds(self, heartbeat: Callable[[], None]) -> None:
         """Look, run, write, rest, until there is nothing left to do."""
         failures = 0
-        give_up_at = float("inf")
-        while True:
+        while self._accepting() or self._running or self._ends:
             self._wake.clear()  # before the look: whoever knocks after it is heard
-            stopping = self._stop.is_set() or self._slot_lost
-            accepting = not stopping and time.monotonic() < accept_until
-            if stopping and give_up_at == float("inf"):
-                give_up_at = time.monotonic() + max(0.0, settings.STOP_GRACE_SECONDS - 2.0)
             try:
                 await self._keep_alive(heartbeat)
-                more = await self._turn(accepting)
-                if time.monotonic() >= give_up_at and self._running:
+                more = await self._turn()
+                if time.monotonic() >= self._give_up_at and self._running:
                     await self._hand_back()
                 failures = 0
             except Exception:  # the top of the loop: whatever broke, the host looks again a little later
@@ -117,19 +113,32 @@ class ExecutionHost:
                 _log.exception("host_round_failed", host=self.name, failures=failures)
                 await self._in_database(connections.close_all)  # a broken connection must not fail the next round too
                 await asyncio.sleep(min(2.0, 0.1 * 2 ** min(failures, 5)) * random.uniform(0.5, 1.0))  # noqa: S311
-                more = True
-            if not accepting and not self._running and not self._ends:
-                return
-            if time.monotonic() >= give_up_at + 1.0:
-                return  # the database is away; leases will tell that we are gone
-            if not more:
-                await self._rest(min(_LOOK_SECONDS, max(0.01, give_up_at - time.monotonic())))
+                if time.monotonic() >= self._give_up_at + 1.0:
+                    return  # the database is away; the leases will tell that this host is gone
+            else:
+                if not more:
+                    await self._rest()
 
-    async def _rest(self, seconds: float) -> None:
-        """Wait for a knock or for an execution to end, at most `seconds`."""
-        timer = self._loop.call_later(seconds, self._wake.set)
-        await self._wake.wait()
-        timer.cancel()
+    def _accepting(self) -> bool:
+        """Tell whether new work may begin; the first no after a stop starts the grace."""
+        if self._stop.is_set() or self._slot_lost:
+            self._give_up_at = min(self._give_up_at, time.monotonic() + max(0.0, settings.STOP_GRACE_SECONDS - 2.0))
+            return False
+        return time.monotonic() < self._accept_until
+
+    async def _rest(self) -> None:
+        """Wait for a knock, for an execution to end, or until something else is due."""
+        moment = time.monotonic()
+        ends = [moment + _LOOK_SECONDS, self._tend_at, self._give_up_at]
+        if not self._slot_lost:
+            ends.append(self._beat_at)
+        if self._accept_until > moment:
+            ends.append(self._accept_until)
+        seconds = min(ends) - moment
+        if seconds > 0 and (self._running or self._accepting()):
+            timer = self._loop.call_later(seconds, self._wake.set)
+            await self._wake.wait()
+            timer.cancel()
 
     async def _in_database(self, work: Callable[[], _Answer]) -> _Answer:
         return await self._loop.run_in_executor(self._database, work)
@@ -151,11 +160,11 @@ class ExecutionHost:
             for execution_id, status in lost.items():
                 self._drop(execution_id, status)
 
-    async def _turn(self, accepting: bool) -> bool:
+    async def _turn(self) -> bool:
         """Write what has ended, claim what there is room for and begin it; tell whether there is more to write at once."""
         ends = list(self._ends)
         room = Room(0, 0)
-        if accepting:
+        if self._accepting():
             room = Room(CLAIM_BATCH, self.concurrency - len(self._running), self._inline_names)
         claimed = await self._in_database(partial(ledger.turn, self.name, ends, room, now=self._clock()))
         del self._ends[: len(ends)]  # only now: had the turn failed, the next one would write them

@@ -17,7 +17,7 @@ CALM_SECONDS = 120.0  # after so long without a restart, patience is back to its
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """One look: each slot's beat (anything that changes with it), the slots that are held, and the groups of the queue's rows."""
+    """One look: each slot's beat (anything that changes with it), the slots held, and the groups of the queue's rows."""
 
     beats: Mapping[str, Hashable]
     held: frozenset[str]

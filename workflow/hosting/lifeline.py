@@ -1,8 +1,8 @@
 """Processes that die with the one that started them, so that no orphan ever goes on executing.
 
-Imported, it arms forks; run as a script it is the shim: `python -I -S lifeline.py PARENT PROGRAM …` arms itself, makes sure that
-the parent still lives, and becomes the program. Standard library only: the shim must start in milliseconds. The kernel follows the
-parent's *thread*, so only main threads may start processes this way.
+Imported, it arms forks; run as a script it is the shim: `python -I -S lifeline.py PARENT PROGRAM …` arms itself, makes sure
+that the parent still lives, and becomes the program. Standard library only: the shim must start in milliseconds. The kernel
+follows the parent's *thread*, so only main threads may start processes this way.
 """
 
 import ctypes
@@ -64,14 +64,14 @@ def _stand_by(parent: int, command: Sequence[str]) -> int:
                 child.kill()
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> None:
     """Arm, then become the program."""
     parent, command = int(arguments[0]), list(arguments[1:])
     if not KERNEL_TELLS:
-        return _stand_by(parent, command)
+        sys.exit(_stand_by(parent, command))
     die_with(parent)
     os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -1,4 +1,7 @@
-"""What must stand before the first process starts: tables, starting fleet, static files, a login. Every step may be repeated."""
+"""What must stand before the first process starts: tables, starting fleet, static files, a login.
+
+Every step may be repeated. It must not know which processes there are.
+"""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""`var/run.json`: where this installation is reached and by which login, for people and programs on this machine (mode 0600)."""
+"""`var/run.json`: where this installation is reached and by which login, for people and programs of this machine's owner."""
 
 import json
 import os

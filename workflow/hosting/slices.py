@@ -63,8 +63,11 @@ class Slice:
         self._beat_at = at
 
     def end(self) -> None:
-        """Give the slot back, then queue the successor, which may begin at once; nothing of both if the lease is lost."""
-        if self._held is not None and leases.release(self._held):
+        """Give the slot back, then queue the successor, which may begin at once; nothing of both if the lease is lost.
+
+        A slot of no cluster (the foreground's) has no successor.
+        """
+        if self._held is not None and leases.release(self._held) and slots.cluster_of(self.slot) in slots.clusters():
             slots.enqueue(self.slot)
         self._held = None
 

@@ -1,7 +1,7 @@
 """Slots and their queue: the names, and the one way to put a slice into django-q2's queue.
 
-A slot is a lease `slot:{cluster}:{host}:{number}`; a slice is one queue row that drives it for a while. Each host has a queue of its
-own, so what waits there is this host's to judge. This room must not know what a slice does.
+A slot is a lease `slot:{cluster}:{host}:{number}`; a slice is one queue row that drives it for a while. Each host has a queue
+of its own, so what waits there is this host's to judge. This room must not know what a slice does.
 """
 
 from django.conf import settings
@@ -30,9 +30,14 @@ def queue_name(cluster: str) -> str:
     return f"{cluster}@{settings.HOST}"
 
 
+def cluster_of(slot: str) -> str:
+    """Give the cluster a slot belongs to."""
+    return slot.split(":")[1]
+
+
 def enqueue(slot: str) -> None:
     """Queue a slice for a slot: the supervisor's seed, or the successor of a slice that ends."""
-    cluster = slot.split(":")[1]
+    cluster = cluster_of(slot)
     async_task(settings.SLICE_JOBS[cluster], slot, cluster=queue_name(cluster), group=slot)
 
 

@@ -1,4 +1,7 @@
-"""The whole of NOVAWF on one machine: `manage.py up` prepares, starts every process, keeps them alive and stops them in order."""
+"""All of NOVAWF on one machine: prepare, start every process, keep them alive, stop them in order.
+
+It must not know what the processes do; whether they do it, it asks /readyz.
+"""
 
 import http.client
 import json
@@ -71,7 +74,7 @@ class Stack:
         return password, is_new
 
     def _keep(self, *, until_ready: bool) -> bool:
-        """Keep all processes alive; end when a stop is asked for (False), or when ready (True) or too late for it (True, said)."""
+        """Keep all processes alive until a stop is asked for (False) or, if so told, until ready or late (True)."""
         deadline = time.monotonic() + READY_SECONDS
         look_at = 0.0
         while not self.stop.wait(LOOK_SECONDS):

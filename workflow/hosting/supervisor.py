@@ -1,8 +1,8 @@
-"""The supervisor of one django-q2 cluster: runs it in a process group of its own, believes evidence only, restarts what is wedged.
+"""The supervisor of one django-q2 cluster: gives it a process group of its own, believes only evidence, restarts it.
 
-Stock django-q2 stays silent for ever when an idle worker or its monitor is killed, leaves orphans when its sentinel dies, and never
-ends when a whole group is told to stop. So: its processes die with their parents, slices beat in the database, probes must be
-acknowledged, a stop goes to its main process only and has a deadline. It must not know what the slices do.
+Stock django-q2 stays silent for ever when an idle worker or its monitor is killed, leaves orphans when its sentinel dies, and
+never ends when a whole group is told to stop. So: its processes die with their parents, slices beat in the database, probes
+must be acknowledged, a stop goes to its main process only and has a deadline. It must not know what the slices do.
 """
 
 import sys
@@ -91,7 +91,7 @@ class Supervisor:
             log.error("supervisor.cluster_died", cluster=self.cluster, how=death)
 
     def _begin(self, at: float) -> None:
-        """Start a cluster where none of this host's runs: nobody holds its slots, nothing taken from the queue is being done."""
+        """Start a cluster where none runs: nobody can hold its slots, nothing taken from its queue is being done."""
         self._clean()
         for slot in self.slots:
             slots.enqueue(slot)
@@ -154,7 +154,7 @@ class Supervisor:
         Schedule.objects.filter(Q(cluster=None) | ~Q(cluster__in=living)).update(cluster=self.queue)
 
     def _end(self) -> None:
-        """Stop: take the slots away, which their slices notice at the next beat; tell the main process; kill at the deadline."""
+        """Stop: take the slots away, which slices notice at the next beat; tell the main process; kill at the deadline."""
         deadline = time.monotonic() + float(settings.STOP_GRACE_SECONDS)
         try:
             self._take_slots()

@@ -81,7 +81,7 @@ class Intake:
     """Turns raw entries into inbox rows, tasks and wakes."""
 
     def __init__(self, streams: Mapping[str, Inbound], prefix: str) -> None:
-        self._streams = streams  # what each stream is, by name
+        self.streams = streams  # what each stream is, by name
         self._own_prefix = f"{prefix}-".encode()  # of the event ids that we published
 
     def accept(self, reply: StreamEntries, lease: leases.Held | None, *, now: datetime, seconds: float) -> Accepted:
@@ -114,7 +114,7 @@ class Intake:
         """Leave out what we published ourselves."""
         foreign, own = [], []
         for raw_stream, entries in reply:
-            stream = self._streams[raw_stream.decode()]
+            stream = self.streams[raw_stream.decode()]
             for entry_id, raw in entries:
                 outcome.entries += 1
                 ours = raw.get(b"event_id", b"").startswith(self._own_prefix)

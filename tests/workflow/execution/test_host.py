@@ -213,11 +213,18 @@ def test_a_lost_slot_is_a_stop(quick: None) -> None:
     ExecutionHost("here").drive(threading.Event(), 30.0, lost)  # returns long before
 
 
-def test_a_knock_wakes_the_host(stream: StreamClient, background: Background, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_knock_wakes_the_host(
+    stream: StreamClient, background: Background, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
     monkeypatch.setattr(host_module, "_LOOK_SECONDS", 30.0)
-    background(ExecutionHost("here"), seconds=3.0)
+    settings.SLOT_HEARTBEAT_SECONDS = 30.0
+    begun = threading.Event()
+    background(ExecutionHost("here"), seconds=3.0, heartbeat=begun.set)
+    assert begun.wait(5)
+    threading.Event().wait(0.2)  # it rests by now
     execution = dispatch("echo", executor="builtin")
-    wait_until(lambda: waking.knock("work") or status(execution) == "succeeded", 2.0)
+    waking.knock("work")
+    wait_until(lambda: status(execution) == "succeeded", 0.9)  # before the next heartbeat would make it look
 
 
 # -- crashes

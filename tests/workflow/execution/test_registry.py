@@ -11,7 +11,7 @@ from workflow.execution.registry import executors, is_known
 
 def test_builtin_and_what_settings_name_are_there() -> None:
     assert {"builtin", "probe", "append"} <= set(executors())
-    assert executors()["builtin"].actions >= {"echo", "brief", *MOMENTUM_ACTIONS}
+    assert set(executors()["builtin"].actions) >= {"echo", "brief", *MOMENTUM_ACTIONS}
     assert len(MOMENTUM_ACTIONS) == 7
 
 

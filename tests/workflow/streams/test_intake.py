@@ -120,7 +120,7 @@ def test_a_signal_to_the_fleet_wakes_all_and_makes_no_task(door):
     [
         ({"description": "no title"}, "title"),
         ({"title": "x", "priority": "urgent"}, "priority"),
-        ({"title": "x", "description": "y" * 2_000_000}, "description"),
+        ({"title": "x", "description": "y" * 2_000_000}, "bytes"),
         ({"title": b"\xff\xfe broken"}, "UTF-8"),
         ({"title": "a\x00b"}, "NUL"),
         ({"title": "x", "assignee": "nobody"}, "nobody"),

@@ -68,7 +68,8 @@ def _retries(scope: Scope, report: Report) -> None:
 
 def _hours(scope: Scope, report: Report) -> None:
     failed = scope.recent_executions(EXECUTION_WINDOW).filter(status__in=_FAILED, finished_at__isnull=False)
-    hours: Counter[str] = Counter(moment.strftime("%H:00") for moment in failed.values_list("finished_at", flat=True))
+    moments = failed.values_list("finished_at", flat=True)
+    hours: Counter[str] = Counter(f"{moment:%H}:00" for moment in moments)
     report.section("Failures by hour of the day (UTC)")
     report.lines(counted(hours) or ["none"], most=6)
     mean = hours.total() / 24

@@ -124,10 +124,11 @@ def _journal(scope: Scope, report: Report) -> None:
     for row in grouped:
         nova_id, missing = row["nova_id"], row["last"] - row["first"] + 1 - row["count"]
         checked += row["count"]
+        between = f"{row['first']:,} and {row['last']:,}"
         if missing > 0:
-            report.find(f"journal gap: {nova_id}", f"{missing:,} entries of {nova_id} are missing between {_between(row)}")
+            report.find(f"journal gap: {nova_id}", f"{missing:,} entries of {nova_id} are missing between {between}")
         elif missing < 0:
-            report.find(f"journal repeat: {nova_id}", f"{nova_id} has {-missing:,} numbers twice between {_between(row)}")
+            report.find(f"journal repeat: {nova_id}", f"{nova_id} has {-missing:,} numbers twice between {between}")
         if row["last"] < last_taken.get(nova_id, 0):
             tail = f"{nova_id}'s journal ends with {row['last']:,}, but {last_taken[nova_id]:,} was taken"
             report.find(f"journal tail missing: {nova_id}", tail)
@@ -135,10 +136,6 @@ def _journal(scope: Scope, report: Report) -> None:
     report.section("Journal")
     report.line(f"{checked:,} newest entries checked for gaps, {broken:,} Novas with a broken row of numbers")
     report.metrics |= {"journal_checked": checked, "journal_broken": broken}
-
-
-def _between(row: dict[str, Any]) -> str:
-    return f"{row['first']:,} and {row['last']:,}"
 
 
 def _outbox(report: Report) -> None:

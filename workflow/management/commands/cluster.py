@@ -1,4 +1,4 @@
-"""`manage.py cluster NAME`: one django-q2 cluster whose processes die with their parents. Started by `workers`, which watches it."""
+"""`manage.py cluster NAME`: one django-q2 cluster whose processes die with their parents; `workers` starts and watches it."""
 
 import gc
 import importlib

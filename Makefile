@@ -1,0 +1,65 @@
+# NOVAWF on one machine. `make run` starts everything, `make test` runs the quick tests; both set up .venv by themselves.
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell command -v $(name) 2>/dev/null)))
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest
+PYTEST_FLAGS ?=
+ARGS ?=
+
+# Throw-away production settings for `manage.py check --deploy`.
+RANDOM_SECRET := $$($(BIN)/python -c "import secrets; print(secrets.token_urlsafe(64))")
+PRODUCTION := NOVAWF_PRODUCTION=1 NOVAWF_ALLOWED_HOSTS=nova.example.com NOVAWF_SECRET_KEY=$(RANDOM_SECRET) \
+  NOVAWF_OPERATOR_KEY=$(RANDOM_SECRET) DRAGONFLY_URL=rediss://:$(RANDOM_SECRET)@streams.example.com:6379/0
+
+.PHONY: run test soak test-postgres lint types check bench clean
+.DEFAULT_GOAL := run
+
+run: $(VENV)/.installed
+	@exec $(BIN)/python manage.py up
+
+test: $(VENV)/.installed-dev
+	$(PYTEST) -n 2 -m "not soak" $(PYTEST_FLAGS)
+
+soak: $(VENV)/.installed-dev
+	$(PYTEST) -m soak -p no:xdist -p no:randomly $(PYTEST_FLAGS)
+
+test-postgres: $(VENV)/.installed-dev
+	.ci/with-postgres $(PYTEST) -n 2 -m "not soak" --ignore-glob="tests/*/core" $(PYTEST_FLAGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy .
+
+check: lint types
+	$(PRODUCTION) $(BIN)/python -W error manage.py check --deploy --fail-level WARNING
+	$(BIN)/python manage.py makemigrations --check --dry-run
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m bench $(ARGS)
+
+# The virtual environment and caches; never var/, where the data are.
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis htmlcov .coverage*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(or $(PYTHON),$(error No python3 was found; install Python 3.11 or later)) -c "import sys; sys.exit(sys.version_info < (3, 11))" \
+	  || { echo "$(PYTHON) is older than 3.11; install Python 3.11 or later, or name one: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "On Debian: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/.installed: requirements.txt | $(BIN)/python
+	@echo "Installing what NOVAWF needs into $(VENV) …"
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements.txt requirements-dev.txt | $(BIN)/python
+	@echo "Installing what the tests need into $(VENV) …"
+	@$(PIP) -r requirements-dev.txt
+	@touch $@ $(VENV)/.installed
