@@ -89,6 +89,7 @@ MIDDLEWARE = [
     "novawf_site.request_actor.request_actor",
     "django_structlog.middlewares.RequestMiddleware",
 ]
+DJANGO_STRUCTLOG_TRUST_UPSTREAM_REQUEST_ID = True  # request_actor has made the header ours by then
 ROOT_URLCONF = "novawf_site.urls"
 ASGI_APPLICATION = "novawf_site.asgi.application"
 TEMPLATES = [
@@ -273,6 +274,7 @@ SERVESTATIC_USE_FINDERS = DEBUG
 USE_TZ = True
 TIME_ZONE = env.str("NOVAWF_TIME_ZONE", default="UTC")
 LANGUAGE_CODE = "en"
+FORMAT_MODULE_PATH = "novawf_site.formats"
 LOGIN_URL = "admin:login"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"

@@ -20,6 +20,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from safety import triggers
 from safety.models import FleetFact
 from safety.stream_client import StreamClient
 from workflow.models import Lease
@@ -78,7 +79,7 @@ def _result(future: "Future[Check]", begun: float) -> Check:
         return future.result(timeout=max(0.0, begun + DEADLINE - time.monotonic()))
     except TooLate:
         future.cancel()
-        return Check(False, round((time.monotonic() - begun) * 1000, 1), f"no answer within {DEADLINE:.0f} s")
+        return Check(False, round((time.monotonic() - begun) * 1000, 1), f"no answer within {DEADLINE:g} s")
 
 
 def _timed(check: Callable[[], str]) -> Check:
@@ -114,8 +115,6 @@ def _migrations_applied() -> str:
 
 
 def _journal() -> str:
-    from safety import triggers
-
     if missing := triggers.missing():
         raise NotReady(f"the journal is not protected: triggers missing ({', '.join(missing)}); run manage.py migrate")
     return "append-only triggers are in place"

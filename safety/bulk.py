@@ -5,13 +5,13 @@ travels as one JSON parameter (SQLite: 19 µs a row). Transactions are the calle
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 import orjson
-from django.db import connection, models
+from django.db import connection, models, transaction
 
 Row = Sequence[Any]
 _GIVEN = re.compile(r"\{(\w+)\}")
@@ -29,11 +29,6 @@ def instant(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value
     return None
-
-
-def raw_instant(value: datetime) -> str | datetime:
-    """Give an instant as raw SQL must be handed it, so that it compares with what Django stored."""
-    return _sqlite_instant(value) if connection.vendor == "sqlite" else value
 
 
 def _sqlite_instant(value: Any) -> str:
@@ -60,20 +55,6 @@ def _select(model: type[models.Model], columns: tuple[str, ...], vendor: str) ->
     types = [str(kind).split(" GENERATED")[0] for kind in types]
     parts = [f"(value->>{i})::{kind} AS {name}" for i, (name, kind) in enumerate(zip(names, types, strict=True))]
     return f"SELECT {', '.join(parts)} FROM jsonb_array_elements(%s::jsonb) WITH ORDINALITY AS e(value, n)", names  # noqa: S608
-
-
-def _plain(rows: Sequence[Row]) -> Iterator[list[Any]]:
-    """Turn instants into the text that Django's SQLite backend stores; a batch has few different ones."""
-    known: dict[datetime, str] = {}
-    for row in rows:
-        values = list(row)
-        for place, value in enumerate(values):
-            if type(value) is datetime:
-                text = known.get(value)
-                if text is None:
-                    text = known[value] = _sqlite_instant(value)
-                values[place] = text
-        yield values
 
 
 def _columns(model: type[models.Model], names: Iterable[str]) -> list[str]:
@@ -103,8 +84,7 @@ def insert(
         sql = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(['%s'] * len(names))})"  # noqa: S608
         if on_conflict:
             sql += f" ON CONFLICT {on_conflict}"
-        with connection.cursor() as cursor:
-            cursor.executemany(sql, _plain(rows))
+        _execute_many(sql, rows)
         return []
     select, names = _select(model, columns, vendor)
     order = " ORDER BY n" if vendor == "postgresql" else " WHERE true"
@@ -168,24 +148,29 @@ def update_counted(
     """Update as `update` does and give how many rows matched; the fast form."""
     if not rows:
         return 0
-    with connection.cursor() as cursor:
-        if connection.vendor != "sqlite":
+    if connection.vendor != "sqlite":
+        with connection.cursor() as cursor:
             cursor.execute(_update_from(model, keys, columns, given, where, extra_set), [_parameter(rows)])
             return int(cursor.rowcount)
-        names = _columns(model, keys + columns)
-        sets = [f"{name} = %s" for name in names[len(keys) :]]
-        places = list(range(len(keys), len(keys) + len(columns)))
-        if extra_set:
-            everything = keys + columns + given
-            wanted = _GIVEN.findall(extra_set)
-            sets.append(_GIVEN.sub("%s", extra_set))
-            places += [everything.index(name) for name in wanted]
-        places += range(len(keys))
-        match = " AND ".join(f"t.{name} = %s" for name in names[: len(keys)])
-        sql = f"UPDATE {model._meta.db_table} AS t SET {', '.join(sets)} WHERE {match}"  # noqa: S608
-        if where:
-            sql += f" AND ({where})"
-        cursor.executemany(sql, [[values[place] for place in places] for values in _plain(rows)])
+    names = _columns(model, keys + columns)
+    sets = [f"{name} = %s" for name in names[len(keys) :]]
+    places = list(range(len(keys), len(keys) + len(columns)))
+    if extra_set:
+        everything = keys + columns + given
+        wanted = _GIVEN.findall(extra_set)
+        sets.append(_GIVEN.sub("%s", extra_set))
+        places += [everything.index(name) for name in wanted]
+    places += range(len(keys))
+    match = " AND ".join(f"t.{name} = %s" for name in names[: len(keys)])
+    sql = f"UPDATE {model._meta.db_table} AS t SET {', '.join(sets)} WHERE {match}"  # noqa: S608
+    if where:
+        sql += f" AND ({where})"
+    return _execute_many(sql, ([values[place] for place in places] for values in rows))
+
+
+def _execute_many(sql: str, rows: Iterable[Sequence[Any]]) -> int:
+    with transaction.atomic(savepoint=False), connection.cursor() as cursor:  # without one, each row would be its own commit
+        cursor.executemany(sql, rows)
         return int(cursor.rowcount)
 
 

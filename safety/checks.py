@@ -13,10 +13,8 @@ from django.db import connections
 
 _SHORTEST_SECRET = 32
 _KNOWN_SECRETS = ("django-insecure", "change-me", "changeme", "secret", "password")
-# the password that the specification prints, and its relatives
-_KNOWN_PASSWORDS = frozenset(
-    {"", "dragonfly-password", "dragonfly", "password", "novawf", "nova", "redis", "valkey", "changeme"}
-)
+# no password, the one that the specification prints, and what people type first
+_KNOWN_PASSWORDS = frozenset({"", "adapt123", "password", "changeme", "secret", "dragonfly", "redis", "valkey", "novawf"})
 _LOCAL_HOSTS = frozenset({"", "localhost", "127.0.0.1", "::1"})
 _SAFE_SQLITE = (3, 51, 3)
 
@@ -51,16 +49,14 @@ def check_stream_address(**_: Any) -> Sequence[CheckMessage]:
                 id="novawf.E003",
             )
         ]
+    if url.scheme == "unix":
+        return []  # its directory's permissions say who may come
     found: list[CheckMessage] = []
-    remote = url.scheme != "unix" and (url.hostname or "") not in _LOCAL_HOSTS
-    password = unquote(url.password or "")
-    if password.lower() in _KNOWN_PASSWORDS:
+    if unquote(url.password or "").lower() in _KNOWN_PASSWORDS:
+        kind, check_id = (Error, "novawf.E004") if settings.PRODUCTION else (Warning, "novawf.W002")
         hint = "Set a random password on the server, and DRAGONFLY_URL=redis://:password@host:port/0."
-        if settings.PRODUCTION:
-            found.append(Error("The stream server's password is missing or well known.", hint=hint, id="novawf.E004"))
-        elif url.scheme != "unix":
-            found.append(Warning("The stream server's password is missing or well known.", hint=hint, id="novawf.W002"))
-    if remote and url.scheme == "redis":
+        found.append(kind("The stream server's password is missing or well known.", hint=hint, id=check_id))
+    if url.scheme == "redis" and (url.hostname or "") not in _LOCAL_HOSTS:
         found.append(
             Warning(
                 f"The stream server {url.hostname} is remote, and the connection is not encrypted.",

@@ -7,7 +7,7 @@ decides nothing: what could not be read goes on as None.
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import psutil
@@ -125,34 +125,29 @@ def _load_states(nova_ids: Collection[str]) -> Sequence[Sequence[Any]]:
         return rows
 
 
-def _instant(value: Any) -> Any:
-    """Read an instant from a raw row: SQLite gives Django's own text, in UTC without saying so."""
-    return datetime.fromisoformat(value).replace(tzinfo=UTC) if isinstance(value, str) else value
-
-
 def _remembered(nova_id: str, row: Sequence[Any], fleet: FleetFacts, work: WorkflowSideFacts) -> SafetyFacts:
-    worked = [instant for instant in (_instant(row[16]), work.last_work_evidence) if instant is not None]
+    worked = [instant for instant in (bulk.instant(row[16]), work.last_work_evidence) if instant is not None]
     return SafetyFacts(
         nova_id=nova_id,
         fleet=fleet,
         verdict_is_safe=bool(row[0]),
         verdict_level=_LEVELS.get(row[1], SafetyLevel.QUARANTINE),
         verdict_mechanism=row[2],
-        verdict_since=_instant(row[3]),
-        verdict_until=_instant(row[4]),
-        cooldown_since=_instant(row[5]),
-        cooldown_until=_instant(row[6]),
+        verdict_since=bulk.instant(row[3]),
+        verdict_until=bulk.instant(row[4]),
+        cooldown_since=bulk.instant(row[5]),
+        cooldown_until=bulk.instant(row[6]),
         cooldown_reason=row[7],
         cooldowns_in_a_row=row[8],
-        last_cooldown_end=_instant(row[9]),
-        meditation_until=_instant(row[10]),
-        quarantine_until=_instant(row[11]),
+        last_cooldown_end=bulk.instant(row[9]),
+        meditation_until=bulk.instant(row[10]),
+        quarantine_until=bulk.instant(row[11]),
         quarantine_reason=row[12],
-        stressed_since=_instant(row[13]),
+        stressed_since=bulk.instant(row[13]),
         hooks_expected=bool(row[14]),
-        last_hook_heartbeat=_instant(row[15]),
+        last_hook_heartbeat=bulk.instant(row[15]),
         last_work_evidence=max(worked, default=None),
-        api_breaker_open_until=_instant(row[17]),
+        api_breaker_open_until=bulk.instant(row[17]),
         has_claimable_work=work.has_claimable_work,
         last_task_change=work.last_task_change,
         active_since=work.active_since,

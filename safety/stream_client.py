@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import hiredis
 import redis
 from django.conf import settings
 from redis.backoff import NoBackoff
@@ -98,11 +99,29 @@ class StreamClient:
         if not commands:
             return []
         with translated():
-            pipeline = self._redis.pipeline(transaction=False)
-            for command in commands:
-                pipeline.execute_command(*command)
-            return list(pipeline.execute(raise_on_error=not tolerant))
+            pool = self._redis.connection_pool
+            connection = pool.get_connection()
+            try:  # packed here: redis-py's pipeline spends three times as long on a command as the server does
+                connection.send_packed_command([b"".join(hiredis.pack_command(tuple(command)) for command in commands)])
+                replies = [_reply(connection) for _ in commands]
+            except BaseException:
+                connection.disconnect()  # replies may still be under way: nobody must read them as his own
+                raise
+            finally:
+                pool.release(connection)
+            if not tolerant:
+                for reply in replies:
+                    if isinstance(reply, redis.exceptions.ResponseError):
+                        raise reply
+            return replies
 
     def close(self) -> None:
         """Drop the connections."""
         self._redis.close()
+
+
+def _reply(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except redis.exceptions.ResponseError as error:
+        return error

@@ -1,7 +1,7 @@
 """Sums what was observed of a batch of Novas over the judges' windows: one query, however many Novas and windows."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from django.db import connection
 
@@ -51,7 +51,7 @@ def load_counts(
     windows = []
     for nova_id, since in cooled_since.items():
         for kind, (first, second) in _begins(rules_by_nova.get(nova_id, standard), since, now).items():
-            windows.append([nova_id, kind, *(_stored(begin) for begin in (min(first, second), first, second))])
+            windows.append([nova_id, kind, *(begin for begin in (min(first, second), first, second))])
     counts: dict[str, dict[str, int]] = {}
     with connection.cursor() as cursor:
         cursor.execute(_COUNTS[connection.vendor], [bulk.json_text(windows)])
@@ -62,13 +62,6 @@ def load_counts(
                 if name:
                     row[name] = int(value)
     return counts
-
-
-def _stored(instant: datetime) -> str:
-    """Write an instant as this database keeps it."""
-    if connection.vendor == "sqlite":
-        return str(instant.astimezone(UTC).replace(tzinfo=None))
-    return instant.isoformat()
 
 
 _ROW_SUMS = (

@@ -13,7 +13,7 @@ import orjson
 from django.conf import settings
 from django.db import connection, transaction
 
-from safety.bulk import instant, json_text, membership, raw_instant
+from safety.bulk import instant, json_text, membership
 from workflow.core.state import WorkflowStateData
 from workflow.core.work import (
     ExecutionFacts,
@@ -35,6 +35,7 @@ _SIGNALS = 500  # inbox rows loaded in one batch
 _PRIORITIES = {priority.value: priority for priority in Priority}
 _WORK_TYPES = {kind.value: kind for kind in WorkType}
 _STATUSES = {status.value: status for status in TaskStatus}
+_UNFINISHED = "status IN ('pending', 'in_progress')"  # word for word as in the index task_mine, or SQLite does not use it
 _RETURNED = ", ".join((*ROW_COLUMNS, "not_before"))
 _TASK_COLUMNS = ", ".join(f"t.{name}" for name in (*ROW_COLUMNS, "not_before"))
 
@@ -75,14 +76,14 @@ def claim(holder: str, limit: int, *, now: datetime, suspects: bool) -> list[Cla
     """
     skip = " FOR UPDATE SKIP LOCKED" if connection.vendor == "postgresql" else ""
     trust = "crashes > 0" if suspects else "crashes = 0"
-    at = raw_instant(now)
+    at = now
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
             "UPDATE workflow_novastate SET lease_holder = %s, lease_until = %s, fence = fence + 1, crashes = crashes + 1 "  # noqa: S608
             "WHERE nova_id IN (SELECT nova_id FROM workflow_novastate WHERE mode IN ('running', 'draining') "
             f"AND due_at <= %s AND (lease_until IS NULL OR lease_until < %s) AND {trust} "
             f"ORDER BY due_at LIMIT %s{skip}) RETURNING {', '.join(LOADED)}",
-            [holder, raw_instant(now + timedelta(seconds=settings.LEASE_SECONDS)), at, at, limit],
+            [holder, now + timedelta(seconds=settings.LEASE_SECONDS), at, at, limit],
         )
         rows = cursor.fetchall()
     return [
@@ -107,7 +108,7 @@ def next_due(*, now: datetime) -> datetime | None:
         cursor.execute(
             "SELECT due_at FROM workflow_novastate WHERE mode IN ('running', 'draining') "
             "AND (lease_until IS NULL OR lease_until < %s) ORDER BY due_at LIMIT 1",
-            [raw_instant(now)],
+            [now],
         )
         row = cursor.fetchone()
     return instant(row[0]) if row else None
@@ -126,14 +127,14 @@ def reserve(
         "AND (reserved_until IS NULL OR reserved_until < %s) "
         f"AND {membership('team')} AND {membership('executor')}"
     )
-    at = raw_instant(now)
+    at = now
     values = [at, at, json_text(sorted({"", *teams})), json_text(sorted({"", *executors} - {"agent"}))]
     with connection.cursor() as cursor:
         if limit:
             cursor.execute(
                 "UPDATE workflow_task SET reserved_by = %s, reserved_until = %s, fence = fence + 1 WHERE id IN "  # noqa: S608
                 f"(SELECT id FROM workflow_task WHERE {ready} ORDER BY order_at, id LIMIT %s{skip}) RETURNING {_RETURNED}",
-                [holder, raw_instant(now + timedelta(seconds=settings.LEASE_SECONDS)), *values, limit],
+                [holder, now + timedelta(seconds=settings.LEASE_SECONDS), *values, limit],
             )
             gathered.reserved = [_task(row, gathered, None, 0) for row in cursor.fetchall()]
             gathered.reserved.sort(key=lambda task: (task.order_at, task.id))
@@ -155,9 +156,9 @@ def gather(nova_ids: Sequence[str], teams: Collection[str], *, now: datetime) ->
 
 
 def _load_tasks(nova_ids: Sequence[str], gathered: Gathered, now: datetime) -> None:
-    batch, at = json_text(nova_ids), raw_instant(now)
+    batch, at = json_text(nova_ids), now
     ready = (
-        "SELECT id FROM workflow_task WHERE assignee_id = n.value AND status = 'pending' AND waiting_on = 0 "
+        f"SELECT id FROM workflow_task WHERE assignee_id = n.value AND {_UNFINISHED} AND status = 'pending' AND waiting_on = 0 "
         "AND executor <> 'agent' AND (not_before IS NULL OR not_before <= %s) "
         "AND (reserved_until IS NULL OR reserved_until < %s) ORDER BY order_at, id LIMIT %s"
     )
@@ -174,7 +175,7 @@ def _load_tasks(nova_ids: Sequence[str], gathered: Gathered, now: datetime) -> N
             "e.progress, e.started_at, e.finished_at, "
             "(SELECT count(*) FROM workflow_taskdependency d WHERE d.depends_on = t.id) "
             "FROM workflow_task t LEFT JOIN workflow_execution e ON e.task_id = t.id AND e.attempt = t.attempts "
-            f"WHERE t.status = 'in_progress' AND {membership('t.assignee_id')}",
+            f"WHERE t.{_UNFINISHED} AND t.status = 'in_progress' AND {membership('t.assignee_id')}",
             [batch],
         )
         for row in cursor.fetchall():

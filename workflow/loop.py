@@ -16,7 +16,7 @@ from django.db import DatabaseError, close_old_connections
 from safety import facts as safety_facts
 from safety.models import FleetFact, Installation, OutboxEntry
 from safety.observations import forget_old
-from safety.stream_client import StreamClient, StreamError, StreamRefused, StreamUnavailable
+from safety.stream_client import StreamClient, StreamEntries, StreamError, StreamRefused, StreamUnavailable
 from workflow import gathering, leases, waking
 from workflow.engine import WorkflowEngine
 from workflow.models import Lease
@@ -28,6 +28,7 @@ INTAKE, RELAY = "intake", "relay"
 _HOUSEKEEPING = 1.0  # seconds between two looks at leases, health and the list of streams
 _OWN_STREAMS = 0.25  # seconds within which each Nova's own stream is looked at
 _SWEEP = 1.0
+_SWEEP_SHARE = 50.0  # the pause after a sweep is this many times its length
 _SECOND_HAND = 0.2  # seconds that a slot without the intake leaves due Novas to the one that has it
 _GAPS = 5.0
 _HASHES = "state_hashes"
@@ -58,6 +59,7 @@ class Loop:
         self._listening = False
         self._busy = False
         self._intake_lag = 0.0
+        self._sweep_pause = _SWEEP
         self._failures = 0
 
     def round(self) -> None:
@@ -79,6 +81,8 @@ class Loop:
     def close(self) -> None:
         """Give the roles back and wake whoever may take them."""
         try:
+            if INTAKE in self._roles:
+                self._reader.keep_cursors(now=_now())
             for held in self._roles.values():
                 leases.release(held)
         except DatabaseError:
@@ -108,6 +112,7 @@ class Loop:
         self._fleet = safety_facts.observe_fleet(now, self._health)
         if INTAKE in self._roles:
             self._reader.refresh()
+            self._reader.keep_cursors(now=now)
             safety_facts.note_fleet("intake_lag", self._intake_lag, now)
             self._intake_lag = 0.0
             if self._due("observations", _HOURLY):
@@ -193,8 +198,8 @@ class Loop:
         replies = reader.wait(patience)
         if not reader.own_in_blocking_call and self._due("own", _OWN_STREAMS):
             replies += reader.read_own()
-        if not self._busy and self._due("sweep", _SWEEP):
-            replies += reader.sweep()
+        if not self._busy and self._due("sweep", self._sweep_pause):
+            replies += self._sweep()
         if self._due("gaps", _GAPS):
             reader.check_gaps(now=now)
         if not replies:
@@ -202,10 +207,17 @@ class Loop:
         if self._intake is None or self._intake.streams is not reader.streams:
             self._intake = Intake(reader.streams, Installation.objects.get().name)
         now = _now()
-        oldest = min(int(entries[0][0].split(b"-")[0]) for _, entries in replies)
-        self._intake_lag = max(self._intake_lag, now.timestamp() - oldest / 1000)
-        self._intake.accept(replies, self._roles[INTAKE], now=now, seconds=settings.LEASE_SECONDS)
+        accepted = self._intake.accept(replies, self._roles[INTAKE], now=now, seconds=settings.LEASE_SECONDS)
         reader.taken(replies)
+        if accepted.oldest:
+            self._intake_lag = max(self._intake_lag, now.timestamp() - int(accepted.oldest.split("-")[0]) / 1000)
+
+    def _sweep(self) -> StreamEntries:
+        """Look for foreign entries on streams that only we write to, for a small share of the time."""
+        begun = time.monotonic()
+        found = self._reader.sweep()
+        self._sweep_pause = max(_SWEEP, (time.monotonic() - begun) * _SWEEP_SHARE)
+        return found
 
     def _lost(self, error: StreamError, patience: float) -> None:
         """Wait where the server can't wake us; the fleet fact pauses every Nova meanwhile."""

@@ -36,7 +36,7 @@ def take_turns(wanted: Sequence[tuple[str, str]], *, now: datetime) -> set[tuple
         [(scope, template, now, 0, False, "[]") for scope, template in wanted],
         on_conflict="(scope, template) DO UPDATE SET last_created_at = excluded.last_created_at "
         "WHERE workflow_momentumledger.last_created_at IS NULL OR workflow_momentumledger.last_created_at <= %s",
-        conflict_values=[bulk.raw_instant(now - MOMENTUM_INTERVAL)],
+        conflict_values=[now - MOMENTUM_INTERVAL],
         returning="scope, template",
     )
     return {(scope, template) for scope, template in taken}

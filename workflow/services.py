@@ -90,7 +90,6 @@ def _pause(state: NovaState, now: datetime) -> None:
 
 def _resume(state: NovaState, now: datetime) -> None:
     """Start the clock again: rest and deadlines get what they had left when they were stopped."""
-    state.crashes = 0
     if state.mode == Mode.DRAINING:  # its clock never stopped
         return
     stopped = _stopped_for(state, now)
@@ -252,6 +251,9 @@ def _change(verb: Verb, state: NovaState, reason: str, now: datetime) -> Entry:
     if verb.target:
         state.mode, state.mode_since = verb.target, now
         state.mode_reason, state.mode_actor = reason, audit.current_actor()
+        # a step under way began under the old mode: its commit is fenced off, so nothing new begins after our answer
+        state.fence += 1
+        state.lease_holder, state.lease_until, state.crashes = "", None, 0
     return Entry(
         action=verb.action,
         nova_id=state.nova_id,
@@ -278,7 +280,7 @@ def _facts(state: NovaState) -> dict[str, Any]:
 
 _WRITTEN = (
     "mode", "mode_reason", "mode_since", "mode_actor", "paused_remaining", "due_at", "wakes", "crashes",
-    "completion_stage_until", "completion_until", "phase_started_at",
+    "completion_stage_until", "completion_until", "phase_started_at", "fence", "lease_holder", "lease_until",
 )  # fmt: skip
 
 

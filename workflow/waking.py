@@ -11,7 +11,7 @@ from datetime import datetime
 
 from django.db import connection
 
-from safety.bulk import json_text, membership, raw_instant
+from safety.bulk import json_text, membership
 from safety.stream_client import StreamClient, StreamError
 
 WAKE_STREAMS = {"loops": "nova.wake.loops", "work": "nova.wake.work"}
@@ -26,7 +26,7 @@ def mark_due(nova_ids: Collection[str], *, now: datetime) -> None:
         cursor.execute(
             "UPDATE workflow_novastate SET due_at = CASE WHEN due_at > %s THEN %s ELSE due_at END, wakes = wakes + 1 "  # noqa: S608
             f"WHERE {membership('nova_id')}",
-            [raw_instant(now), raw_instant(now), json_text(sorted(nova_ids))],
+            [now, now, json_text(sorted(nova_ids))],
         )
 
 
@@ -36,7 +36,7 @@ def mark_all_due(*, now: datetime) -> None:
         cursor.execute(
             "UPDATE workflow_novastate SET due_at = CASE WHEN due_at > %s THEN %s ELSE due_at END, wakes = wakes + 1 "
             "WHERE mode IN ('running', 'draining')",
-            [raw_instant(now), raw_instant(now)],
+            [now, now],
         )
 
 
@@ -48,7 +48,7 @@ def mark_idle_due(teams: Sequence[str], *, now: datetime) -> None:
                 "UPDATE workflow_novastate SET due_at = %s, wakes = wakes + 1 WHERE nova_id IN (SELECT s.nova_id "
                 "FROM workflow_novastate s JOIN workflow_nova n ON n.nova_id = s.nova_id WHERE s.mode = 'running' "
                 "AND s.due_at > %s AND s.tasks_in_flight = 0 AND (n.team = %s OR %s = '') ORDER BY s.due_at LIMIT %s)",
-                [raw_instant(now), raw_instant(now), team, team, count],
+                [now, now, team, team, count],
             )
 
 

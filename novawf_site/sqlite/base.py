@@ -9,6 +9,8 @@ import fcntl
 import os
 import sqlite3
 import sys
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 # The WAL-reset bug corrupts databases under SQLite 3.7.0 to 3.51.2; the wheel carries a newer one.
@@ -23,6 +25,15 @@ if sqlite3.sqlite_version_info < (3, 51, 3):
         sys.modules["sqlite3.dbapi2"] = pysqlite3.dbapi2
 
 from django.db.backends.sqlite3 import base
+
+
+@lru_cache(maxsize=256)  # a batch of rows speaks of few instants
+def _stored_instant(value: datetime) -> str:
+    """Give an instant as Django's own fields store it, so that raw SQL compares and writes the same text."""
+    return str(value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value)
+
+
+base.Database.register_adapter(datetime, _stored_instant)
 
 
 class DatabaseWrapper(base.DatabaseWrapper):

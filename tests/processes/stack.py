@@ -106,7 +106,7 @@ class RunningStack:
         return [process for process in self._seen.values() if runs(process)]
 
     def role(self, name: str) -> psutil.Process | None:
-        """Find a process by what it is: up, web, stream, or {workers, main, sentinel, busy, idle, monitor, pusher}:{cluster}."""
+        """Find a process by what it is: up, web, stream; workers, main, sentinel, busy, idle, monitor, pusher of `:cluster`."""
         role, _, cluster = name.partition(":")
         processes = self.processes()
         if role == "up":
@@ -130,6 +130,8 @@ class RunningStack:
         """kill -9 of one role, once it is there."""
         victim: psutil.Process = wait_until(lambda: self.role(role), seconds=20, what=f"there is a process {role}")
         victim.send_signal(signal.SIGKILL)
+        if self.process and victim.pid == self.process.pid:
+            self.process.wait(10)
         return victim
 
     def kill_everything(self) -> None:

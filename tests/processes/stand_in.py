@@ -1,4 +1,4 @@
-"""Slices that do nothing but beat and say that streams are read: what supervisor and readiness need to see, without an engine."""
+"""Slices without an engine: they beat, and say that streams are read, which is what supervisor and readiness need."""
 
 import os
 import time

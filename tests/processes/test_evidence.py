@@ -89,11 +89,11 @@ def test_an_unacknowledged_probe_means_a_restart_although_slots_beat(world: Worl
 
 
 def test_an_answered_probe_means_the_next_one(world: World) -> None:
-    world.at += START_GRACE
+    world.pass_time(START_GRACE)
     asked = 0
     for _ in range(60):
         world.at += TICK
-        sight = Sight({slot: world.at for slot in SLOTS}, frozenset(SLOTS), frozenset(SLOTS), False)
+        sight = Sight(dict.fromkeys(SLOTS, world.at), frozenset(SLOTS), frozenset(SLOTS), False)
         asked += world.watch.look(world.at, sight).probe
     assert 8 <= asked <= 10
 

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+import structlog
 from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test import Client
@@ -23,6 +24,7 @@ KEY = "an-operator-key-for-tests"
 @pytest.fixture(autouse=True)
 def _operator_key(settings: Any) -> None:
     settings.OPERATOR_KEY = KEY
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 @pytest.fixture
@@ -98,6 +100,18 @@ class TestWhoComesIn:
         one, two = AuditEntry.objects.filter(action="workflow.task.created").order_by("id")
         assert (one.actor, one.request_id, one.cause) == ("operator", "r-17", "request:r-17")
         assert two.actor == "user:admin"
+
+    def test_logs_and_answer_carry_the_same_request_id(self, api: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen = []
+        filtered = views.TaskList._filtered
+
+        def look(request: Any) -> Any:
+            seen.append(structlog.contextvars.get_contextvars()["request_id"])
+            return filtered(request)
+
+        monkeypatch.setattr(views.TaskList, "_filtered", staticmethod(look))
+        response = api.get("/api/v1/tasks")
+        assert seen == [response["X-Request-ID"]]
 
     @pytest.mark.parametrize("given", ["x" * 65, "a b", "ü", ""])
     def test_a_harmful_request_id_is_replaced(self, api: Client, given: str) -> None:
@@ -521,7 +535,7 @@ def test_every_address_of_the_api_names_its_permissions() -> None:
     from workflow.api import urls
 
     for pattern in urls.urlpatterns:
-        view = pattern.callback.view_class
+        view: Any = pattern.callback.view_class  # type: ignore[attr-defined]
         offered = {method for method in ("GET", "POST", "PUT", "PATCH", "DELETE") if hasattr(view, method.lower())}
         assert view is views.Root or set(view.permissions_needed) == offered
 

@@ -101,6 +101,14 @@ class TestPause:
         services.resume_nova("torch", reason="done", now=now + HOUR)
         assert state_of().phase_started_at == now - timedelta(minutes=2) + HOUR
 
+    @pytest.mark.parametrize("verb", ["pause", "drain", "archive"])
+    def test_fences_off_a_step_under_way(self, now: datetime, verb: str) -> None:
+        lease = {"lease_holder": "w1", "lease_until": now + timedelta(seconds=6), "fence": 5, "crashes": 1}
+        factories.make_nova(state=lease)
+        services.apply_verb(verb, ["torch"], reason="stop", now=now)
+        state = state_of()
+        assert (state.fence, state.lease_holder, state.lease_until, state.crashes) == (6, "", None, 0)
+
 
 class TestOtherVerbs:
     def test_drain_makes_the_nova_due_and_leaves_the_pausing_to_the_engine(self, now: datetime) -> None:
@@ -120,6 +128,12 @@ class TestOtherVerbs:
         assert services.wake_nova("torch", reason="look again", now=now).changed
         assert (state_of().due_at, state_of().wakes) == (now, 1)
         assert not services.wake_nova("torch", reason="look again", now=now).changed
+
+    def test_wake_reaches_a_nova_whose_step_is_under_way_without_disturbing_it(self, now: datetime) -> None:
+        lease = {"lease_holder": "w1", "lease_until": now + timedelta(seconds=6), "fence": 5}
+        factories.make_nova(state=lease)
+        assert services.wake_nova("torch", reason="look again", now=now).changed
+        assert (state_of().wakes, state_of().fence, state_of().lease_holder) == (1, 5, "w1")
 
     @pytest.mark.parametrize(
         ("mode", "verb"),

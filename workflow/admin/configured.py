@@ -37,9 +37,23 @@ def archiving(model: type[Any]) -> tuple[AdminVerb, AdminVerb]:
     """Give the two verbs by which a row leaves and re-enters use."""
     return (
         AdminVerb(
-            "archive", "Archive", "archived", "Takes out of use; nothing is deleted.", _each(model, archive), icon="archive"
+            "archive",
+            "Archive",
+            "archived",
+            "Takes out of use; nothing is deleted.",
+            _each(model, archive),
+            icon="archive",
+            offered=lambda row: row.archived_at is None,
         ),
-        AdminVerb("restore", "Restore", "restored", "Takes back into use.", _each(model, restore), icon="unarchive"),
+        AdminVerb(
+            "restore",
+            "Restore",
+            "restored",
+            "Takes back into use.",
+            _each(model, restore),
+            icon="unarchive",
+            offered=lambda row: row.archived_at is not None,
+        ),
     )
 
 
@@ -58,6 +72,7 @@ class ConfiguredAdmin(VerbAdmin):
     """A page whose rows are saved through the one journalled way."""
 
     form = ConfiguredForm
+    show_full_result_count = True
     key_fields: tuple[str, ...] = ("slug",)  # for ever, once saved
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -90,7 +105,7 @@ class PersonalityAdmin(ConfiguredAdmin):
     ordering = ["slug"]
     fieldsets = [
         (None, {"fields": ["slug", ("base_cycle_time", "reflection_frequency")]}),
-        ("Styles", {"fields": [("celebration_style", "work_style", "communication_pattern")]}),
+        ("Styles", {"fields": ["celebration_style", "work_style", "communication_pattern"]}),
         ("Why", {"fields": ["reason"]}),
     ]
 
@@ -109,22 +124,22 @@ class SafetyPolicyAdmin(ConfiguredAdmin):
     fieldsets = [
         (None, {"fields": ["slug", "description", "max_concurrent_tasks"]}),
         ("Calls to model providers", {"fields": [
-            ("requests_per_minute", "requests_per_hour", "requests_per_day"),
-            ("concurrent_requests", "burst_requests", "burst_window"),
+            ("requests_per_minute", "requests_per_hour"), ("requests_per_day", "concurrent_requests"),
+            ("burst_requests", "burst_window"),
         ]}),
         ("Frosty: bursts, failures, drift", {"fields": [
-            ("tool_uses_per_minute", "failures_in_window", "failure_ratio", "failure_window"), ("cooldown", "cooldown_limit"),
-            ("drift_without_task_change", "own_wakes_per_hour", "celebration_limit"),
+            ("tool_uses_per_minute", "failures_in_window"), ("failure_ratio", "failure_window"), ("cooldown", "cooldown_limit"),
+            ("drift_without_task_change", "own_wakes_per_hour"), "celebration_limit",
         ]}),
         ("Really Chill Willy: stress", {"fields": [
             ("meditation_stress", "emergency_stress"), ("stress_sustained", "meditation"),
         ]}),
         ("Hooks", {"fields": [
-            ("hook_silence", "hook_failures_in_window", "quarantine"),
-            ("session_events_per_minute", "identical_calls_per_minute"),
+            ("hook_silence", "hook_failures_in_window"), ("session_events_per_minute", "identical_calls_per_minute"),
+            "quarantine",
         ]}),
         ("Streams", {"fields": [
-            ("stream_silence", "round_trip_limit", "stream_memory_ratio"), ("intake_lag_limit", "outbox_age_limit"),
+            ("stream_silence", "round_trip_limit"), ("intake_lag_limit", "outbox_age_limit"), "stream_memory_ratio",
         ]}),
         ("Why", {"fields": ["reason"]}),
     ]  # fmt: skip
@@ -143,6 +158,6 @@ class ObjectiveAdmin(ConfiguredAdmin):
     readonly_fields = ["open_task_id"]
     fieldsets = [
         (None, {"fields": ["title", "description", ("nova", "team"), "priority"]}),
-        ("When", {"fields": [("cadence", "due_at", "until"), "open_task_id"]}),
+        ("When", {"fields": ["cadence", "due_at", "until", "open_task_id"]}),
         ("Why", {"fields": ["reason"]}),
     ]

@@ -1,6 +1,6 @@
 """The admin's page of the Novas: what is configured, what each one is doing, and the operator's verbs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,8 @@ from django.core.exceptions import ValidationError
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
@@ -23,13 +25,14 @@ from workflow.derived_status import derived_status, load_fleet, load_verdicts
 from workflow.execution.registry import EXTERNAL
 from workflow.models import Nova, NovaState
 
+UNBROKEN = "\N{NO-BREAK SPACE}"
 LABELS = {
     "quarantined": "danger",
     "archived": "default",
     "paused": "warning",
     "draining": "warning",
-    "safety_pause": "danger",
-    "error_recovery": "danger",
+    "safety pause": "danger",
+    "error recovery": "danger",
     "silent": "danger",
     "working": "success",
     "completing": "success",
@@ -105,17 +108,20 @@ class InService(admin.SimpleListFilter):
         return queryset.filter(archived_at__isnull=self.value() != "archived")
 
 
-def _act(verb: str) -> Callable[[Sequence[str], Mapping[str, Any], datetime], Done]:
+def _verb(name: str, past: str, icon: str, effect: str, *, danger: bool = False) -> AdminVerb:
     def act(keys: Sequence[str], answers: Mapping[str, Any], now: datetime) -> Done:
         done = Done()
-        for result in services.apply_verb(verb, keys, reason=answers["reason"], now=now):
+        for result in services.apply_verb(name, keys, reason=answers["reason"], now=now):
             done.changed += result.changed
             done.unchanged += not result.changed and not result.problem
             if result.problem:
-                done.problems.append(f"Nova {result.nova_id} can't {verb}: {result.problem}.")
+                done.problems.append(f"Nova {result.nova_id} can't {name}: {result.problem}.")
         return done
 
-    return act
+    def is_useful(nova: Nova) -> bool:
+        return nova.state.mode in services.VERBS[name].starts
+
+    return AdminVerb(name, name.capitalize(), past, effect, act, icon=icon, danger=danger, offered=is_useful)
 
 
 @admin.register(Nova)
@@ -125,30 +131,25 @@ class NovaAdmin(VerbAdmin):
     journal_type = "nova"
     form = NovaForm
     verbs = (
-        AdminVerb(
-            "pause", "Pause", "paused", "Stops the clock at once: no new work begins, tasks in flight finish. Rest and "
-            "deadlines go on with what they had left after a resume.", _act("pause"), icon="pause",
+        _verb(
+            "pause", "paused", "pause", "Stops the clock at once: no new work begins, tasks in flight finish. Rest and "
+            "deadlines go on with what they had left after a resume.",
         ),
-        AdminVerb(
-            "resume", "Resume", "resumed", "Lets paused, draining or quarantined Novas go on.", _act("resume"),
-            icon="play_arrow",
+        _verb("resume", "resumed", "play_arrow", "Lets paused, draining or quarantined Novas go on."),
+        _verb("drain", "draining", "hourglass_bottom", "Finishes the tasks in hand, takes no new one, then pauses."),
+        _verb("wake", "woken", "bolt", "Looks for work now instead of at the end of the cycle."),
+        _verb(
+            "archive", "archived", "archive", "Takes out of service for good; nothing is deleted. Only Novas that hold no work "
+            "somebody asked for.", danger=True,
         ),
-        AdminVerb(
-            "drain", "Drain", "draining", "Finishes the tasks in hand, takes no new one, then pauses.", _act("drain"),
-            icon="hourglass_bottom",
-        ),
-        AdminVerb("wake", "Wake", "woken", "Looks for work now instead of at the end of the cycle.", _act("wake"), icon="bolt"),
-        AdminVerb(
-            "archive", "Archive", "archived", "Takes out of service for good; nothing is deleted. Only Novas that hold no "
-            "work somebody asked for.", _act("archive"), icon="archive", danger=True,
-        ),
-        AdminVerb("unarchive", "Unarchive", "back, paused", "Brings back, paused.", _act("unarchive"), icon="unarchive"),
+        _verb("unarchive", "back, paused", "unarchive", "Brings back, paused."),
     )  # fmt: skip
     list_display = [
         "nova_id", "show_status", "show_reason", "show_state", "show_phase", "show_in_flight", "show_cycles", "show_compliance",
-        "show_due", "personality", "team",
+        "show_due",
     ]  # fmt: skip
     list_filter = [InService, "state__mode", "state__current_state", "personality", "policy", "team"]
+    show_full_result_count = True
     search_fields = ["nova_id", "name", "team"]
     ordering = ["nova_id"]
     fieldsets = [
@@ -158,7 +159,7 @@ class NovaAdmin(VerbAdmin):
         ]}),
         ("Who it is", {"fields": [("nova_id", "name"), ("personality", "policy"), "team"]}),
         ("What it may run", {"fields": ["default_executor", ("allowed_executors", "stream_executors"), "execution_timeout"]}),
-        ("Phases", {"fields": [("tasks_per_phase", "personal_phase_after", "personal_phase_minutes")]}),
+        ("Phases", {"fields": ["tasks_per_phase", "personal_phase_after", "personal_phase_minutes"]}),
         ("Why", {"fields": ["reason"]}),
     ]  # fmt: skip
     readonly_fields = [
@@ -209,21 +210,22 @@ class NovaAdmin(VerbAdmin):
             nova.seen_at = now  # type: ignore[attr-defined]
 
     @display(description="status", label=LABELS)
-    def show_status(self, nova: Any) -> tuple[str, str]:
-        return nova.doing.status, nova.doing.status.replace("_", " ")
+    def show_status(self, nova: Any) -> str:
+        return str(nova.doing.status).replace("_", " ")
 
     @display(description="why, since")
-    def show_reason(self, nova: Any) -> str:
-        since = f"{timesince(nova.doing.since, nova.seen_at, depth=1)}" if nova.doing.since else ""
-        return ", ".join(part for part in (nova.doing.reason, since) if part) or "-"
+    def show_reason(self, nova: Any) -> SafeString:
+        since = f"for {timesince(nova.doing.since, nova.seen_at, depth=1)}" if nova.doing.since else ""
+        text = ", ".join(part for part in (nova.doing.reason, since) if part) or "-"
+        return format_html('<span style="display:inline-block;min-width:12rem">{}</span>', text)
 
     @display(description="state", ordering="state__current_state")
     def show_state(self, nova: Nova) -> str:
-        return nova.state.current_state.replace("_", " ")
+        return nova.state.current_state.replace("_", UNBROKEN)
 
     @display(description="phase", ordering="state__current_phase")
     def show_phase(self, nova: Nova) -> str:
-        return nova.state.current_phase.replace("_", " ")
+        return nova.state.current_phase.replace("_", UNBROKEN)
 
     @display(description="in flight", ordering="state__tasks_in_flight")
     def show_in_flight(self, nova: Nova) -> int:
@@ -242,11 +244,15 @@ class NovaAdmin(VerbAdmin):
     def show_due(self, nova: Any) -> str:
         state = nova.state
         if state.mode not in NovaState.RUNNING_MODES:
-            return f"{state.paused_remaining:.0f} s left" if state.mode == NovaState.Mode.PAUSED else "-"
+            return f"{state.paused_remaining:.0f}{UNBROKEN}s left" if state.mode == NovaState.Mode.PAUSED else "-"
         if state.due_at <= nova.seen_at:
             return "now"
         ahead = (state.due_at - nova.seen_at).total_seconds()
-        return f"in {ahead:.0f} s" if ahead < 120 else f"in {timeuntil(state.due_at, nova.seen_at, depth=1)}"
+        return (
+            f"in{UNBROKEN}{ahead:.0f}{UNBROKEN}s"
+            if ahead < 120
+            else f"in{UNBROKEN}{timeuntil(state.due_at, nova.seen_at, depth=1)}"
+        )
 
     @display(description="last error")
     def show_last_error(self, nova: Nova) -> str:

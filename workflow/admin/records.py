@@ -9,7 +9,7 @@ from django_q.models import Failure, OrmQ, Schedule, Success
 from unfold.contrib.filters.admin import FieldTextFilter
 from unfold.decorators import display
 
-from safety.admin import ReadOnlyAdmin
+from safety.admin import ExactTextFilter, ReadOnlyAdmin
 from workflow.models import InboxMessage, Lease, StreamCursor
 
 # django-q2's own pages would change and delete rows past the journal
@@ -24,7 +24,7 @@ class InboxMessageAdmin(ReadOnlyAdmin):
 
     journal_type = "inbox"
     list_display = ["id", "received_at", "stream", "kind", "show_status", "show_fate", "nova_id", "task_id", "sender"]
-    list_filter = ["status", "kind", "tier", ("stream", FieldTextFilter), ("nova_id", FieldTextFilter), "received_at"]
+    list_filter = ["status", "kind", "tier", ("stream", FieldTextFilter), ("nova_id", ExactTextFilter), "received_at"]
     search_fields = ["=entry_id", "=task_id", "=sender"]
     search_help_text = "an entry id, a task id or a sender"
     ordering = ["-id"]

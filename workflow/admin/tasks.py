@@ -9,13 +9,14 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import FieldTextFilter
 from unfold.decorators import display
 from unfold.paginator import InfinitePaginator
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from safety import audit
-from safety.admin import ReadOnlyAdmin
+from safety.admin import ExactTextFilter, ReadOnlyAdmin, table, unbroken
 from workflow import task_services
 from workflow.admin.novas import known_executors
 from workflow.admin.verbs import AdminVerb, ReasonForm, VerbAdmin, one_by_one
@@ -23,7 +24,7 @@ from workflow.core.work import Priority
 from workflow.models import Execution, Nova, Task
 from workflow.task_services import RequestRefused, TaskRequest
 
-STATUS_LABELS = {"pending": "info", "in_progress": "primary", "completed": "success", "blocked": "danger"}
+STATUS_LABELS = {"pending": "info", "in progress": "primary", "completed": "success", "blocked": "danger"}
 PRIORITY_LABELS = {"critical": "danger", "high": "warning", "medium": "info", "low": "default"}
 EXECUTION_LABELS = {
     "dispatched": "info",
@@ -115,31 +116,24 @@ class TaskAdmin(VerbAdmin):
     verbs = (
         AdminVerb(
             "unblock", "Unblock", "unblocked", "Puts blocked tasks back to pending, with fresh attempts.", one_by_one(_unblock),
-            icon="lock_open",
+            icon="lock_open", offered=lambda task: task.status == "blocked",
         ),
         AdminVerb(
             "priority", "Change priority", "ranked anew", "Gives pending or blocked tasks another place in the order.",
-            one_by_one(_rank), form=PriorityForm, icon="swap_vert",
+            one_by_one(_rank), form=PriorityForm, icon="swap_vert", offered=lambda task: task.status in ("pending", "blocked"),
         ),
         AdminVerb(
             "cancel", "Cancel task", "cancelled", "Ends tasks nobody wants any more. Tasks that wait for them become blocked.",
-            one_by_one(_cancel), icon="cancel", danger=True,
+            one_by_one(_cancel), icon="cancel", danger=True, offered=lambda task: task.status != "completed",
         ),
     )  # fmt: skip
     list_display = [
-        "id",
-        "title",
-        "show_status",
-        "show_priority",
-        "assignee_id",
-        "work_type",
-        "show_progress",
-        "show_block",
+        "show_id", "title", "show_status", "show_priority", "show_assignee", "work_type", "show_progress", "show_block",
         "created_at",
-    ]
+    ]  # fmt: skip
     list_filter = [
-        "status", "priority", "work_type", "outcome", Assigned, ("assignee__nova_id", FieldTextFilter),
-        ("block_owner", FieldTextFilter), "created_at",
+        "status", "priority", "work_type", "outcome", Assigned, ("assignee__nova_id", ExactTextFilter),
+        ("block_owner", ExactTextFilter), "created_at",
     ]  # fmt: skip
     search_fields = ["id", "title", "description"]
     ordering = ["-created_at"]
@@ -147,7 +141,8 @@ class TaskAdmin(VerbAdmin):
     shown = [
         "id", "title", "description", "status", "outcome", "priority", "work_type", "assignee", "team", "executor", "action",
         "estimated_duration", "show_progress", "attempts", "max_attempts", "waiting_on", "show_dependencies", "created_at",
-        "started_at", "completed_at", "not_before", "results", "metrics", "insights", "block_owner", "block_action",
+        "started_at", "completed_at", "not_before", "results", "metrics", "insights", "show_executions", "block_owner",
+        "block_action",
         "block_reason", "blocked_at", "sender", "cause", "metadata", "idempotency_key",
     ]  # fmt: skip
     fieldsets = [
@@ -159,7 +154,7 @@ class TaskAdmin(VerbAdmin):
             ("show_progress", "attempts", "max_attempts"), ("created_at", "started_at", "completed_at"),
             ("waiting_on", "show_dependencies", "not_before"),
         ]}),
-        ("What came of it", {"fields": ["results", "metrics", "insights"]}),
+        ("What came of it", {"fields": ["results", "metrics", "insights", "show_executions"]}),
         ("Who can unblock it, and how", {"fields": [("block_owner", "blocked_at"), "block_action", "block_reason"]}),
         ("Where it came from", {"fields": [("sender", "cause", "idempotency_key"), "metadata"]}),
     ]  # fmt: skip
@@ -185,10 +180,17 @@ class TaskAdmin(VerbAdmin):
             now=timezone.now(),  # noqa: TID251 - a door
         )
 
+    @display(description="id", ordering="created_at")
+    def show_id(self, task: Task) -> SafeString:
+        return unbroken(task.id)
+
+    @display(description="assignee", ordering="assignee")
+    def show_assignee(self, task: Task) -> str:
+        return task.assignee_id or "open to all"
+
     @display(description="status", ordering="status", label=STATUS_LABELS)
-    def show_status(self, task: Task) -> tuple[str, str]:
-        cancelled = task.outcome == "cancelled"
-        return ("cancelled", "cancelled") if cancelled else (task.status, task.status.replace("_", " "))
+    def show_status(self, task: Task) -> str:
+        return "cancelled" if task.outcome == "cancelled" else task.status.replace("_", " ")
 
     @display(description="priority", ordering="order_at", label=PRIORITY_LABELS)
     def show_priority(self, task: Task) -> str:
@@ -206,6 +208,20 @@ class TaskAdmin(VerbAdmin):
     def show_dependencies(self, task: Task) -> str:
         return ", ".join(task.dependencies.values_list("depends_on", flat=True)) or "-"
 
+    @display(description="attempts")
+    def show_executions(self, task: Task) -> SafeString | str:
+        rows = [
+            (str(e.attempt), e.executor, e.action or "-", e.status, _seconds(e), e.error or "-")
+            for e in task.executions.order_by("attempt")
+        ]
+        return table(["attempt", "executor", "action", "status", "seconds", "error"], rows) if rows else "-"
+
+
+def _seconds(execution: Execution) -> str:
+    if not execution.started_at or not execution.finished_at:
+        return "-"
+    return f"{(execution.finished_at - execution.started_at).total_seconds():.2f}"
+
 
 @admin.register(Execution)
 class ExecutionAdmin(ReadOnlyAdmin):
@@ -213,19 +229,25 @@ class ExecutionAdmin(ReadOnlyAdmin):
 
     journal_type = "execution"
     list_display = [
-        "id", "task_id", "nova_id", "executor", "action", "attempt", "show_status", "show_seconds", "runs", "error",
+        "id", "show_task", "nova_id", "executor", "action", "attempt", "show_status", "show_seconds", "runs", "error",
         "created_at",
     ]  # fmt: skip
-    list_filter = ["status", "executor", ("nova__nova_id", FieldTextFilter), ("action", FieldTextFilter), "created_at"]
+    list_filter = ["status", "executor", ("nova__nova_id", ExactTextFilter), ("action", FieldTextFilter), "created_at"]
     search_fields = ["=task__id"]
     search_help_text = "a task's id"
     ordering = ["-id"]
+
     fieldsets = [
         (None, {"fields": ["task", ("nova", "attempt", "runs"), ("executor", "action", "status")]}),
         ("When", {"fields": [("created_at", "started_at", "finished_at"), ("timeout", "progress")]}),
         ("What came of it", {"fields": ["results", "metrics", "error", ("needs", "retryable")]}),
         ("Who runs it", {"fields": [("host", "lease_until", "fence")]}),
     ]
+
+    def journal_key(self, object_id: str) -> tuple[str, str]:
+        """Lead to the story of the task."""
+        execution = Execution.objects.filter(pk=object_id).first() if object_id.isdigit() else None
+        return "task", execution.task_id if execution else ""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Execution]:
         executions: QuerySet[Execution] = super().get_queryset(request)
@@ -235,8 +257,10 @@ class ExecutionAdmin(ReadOnlyAdmin):
     def show_status(self, execution: Execution) -> str:
         return execution.status
 
+    @display(description="task", ordering="task")
+    def show_task(self, execution: Execution) -> SafeString:
+        return unbroken(execution.task_id)
+
     @display(description="seconds")
     def show_seconds(self, execution: Execution) -> str:
-        if not execution.started_at or not execution.finished_at:
-            return "-"
-        return f"{(execution.finished_at - execution.started_at).total_seconds():.2f}"
+        return _seconds(execution)

@@ -17,6 +17,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.http import urlencode
+from unfold.dataclasses import UnfoldAction
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextareaWidget
@@ -26,6 +27,7 @@ from workflow.errors import WorkflowError
 from workflow.task_tracker import TaskError
 
 SHOWN_ROWS = 20
+SELECTION_LIMIT = 10_000
 
 
 class ReasonForm(forms.Form):
@@ -59,6 +61,7 @@ class AdminVerb:
     form: type[ReasonForm] = ReasonForm
     icon: str = ""
     danger: bool = False
+    offered: Callable[[Any], bool] = lambda row: True  # on the page of a row for which this is true
 
 
 def one_by_one(act: Callable[[str, Mapping[str, Any], datetime], bool]) -> Callable[..., Done]:
@@ -105,6 +108,13 @@ class VerbAdmin(JournalledAdmin):
     def has_verb_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.may_use_verbs(request)
 
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[UnfoldAction]:
+        """Offer on a row's page only what would change it."""
+        row = self.get_object(request, str(object_id))
+        useless = {f"offer_{verb.name}" for verb in self.verbs if row is None or not verb.offered(row)}
+        actions: list[UnfoldAction] = super().get_actions_detail(request, object_id)
+        return [found for found in actions if found.method.__name__ not in useless]
+
     def get_urls(self) -> list[URLPattern]:
         name = f"{self.opts.app_label}_{self.opts.model_name}_verb"
         view = self.admin_site.admin_view(self.verb_view)
@@ -134,9 +144,13 @@ class VerbAdmin(JournalledAdmin):
 
     def ask(self, request: HttpRequest, verb: AdminVerb, rows: QuerySet[Any], form: ReasonForm) -> HttpResponse:
         """Show what would be done to which rows, with the form."""
-        keys = [str(pk) for pk in rows.values_list("pk", flat=True)]
+        keys = [str(pk) for pk in rows.values_list("pk", flat=True)[: SELECTION_LIMIT + 1]]
         if not keys:
             raise Http404("These rows are gone.")
+        if len(keys) > SELECTION_LIMIT:
+            text = f"More than {SELECTION_LIMIT} rows are selected; narrow the list first. Nothing was changed."
+            self.message_user(request, text, messages.ERROR)
+            return HttpResponseRedirect(request.get_full_path())
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,

@@ -209,12 +209,12 @@ def advance_routine(state: WorkflowStateData, style: str, now: datetime) -> None
     }
     while state.completion_stage_until is not None and now >= state.completion_stage_until:
         if state.completion_stage not in following:
-            return end_routine(state)
+            end_routine(state)
+            return
         state.completion_stage, seconds = following[state.completion_stage]
         state.completion_stage_until += timedelta(seconds=seconds)
-    if state.completion_until is None or now >= state.completion_until:
+    if state.completion_until is None or not now < state.completion_until <= now + ROUTINE_LIMIT:  # or the clock went back
         end_routine(state)
-    return None
 
 
 def end_routine(state: WorkflowStateData) -> None:

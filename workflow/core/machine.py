@@ -280,7 +280,8 @@ def _complete(cycle: Cycle) -> WorkflowState | None:
         return _STREAM_CHECK
     if state.completion_stage == CompletionStage.TRANSITION_PLANNING and not cycle.looked:
         return _WORK_DISCOVERY  # see to it that there is work when the routine ends
-    cycle.due_at = state.completion_stage_until
+    until, end = state.completion_stage_until, state.completion_until
+    cycle.due_at = min(until, end) if until is not None and end is not None else None
     return None
 
 
@@ -292,7 +293,8 @@ def _change_phase(cycle: Cycle) -> WorkflowState | None:
 def _recover(cycle: Cycle) -> WorkflowState | None:
     """Wait until the backoff is over, even when woken earlier; then begin with the streams."""
     state = cycle.state
-    until = state.state_entered_at + error_backoff(state.nova_id, state.consecutive_errors)
+    # min: were the clock set back, the wait would not grow
+    until = min(state.state_entered_at, cycle.now) + error_backoff(state.nova_id, state.consecutive_errors)
     if cycle.now < until:
         cycle.due_at = until
         return None

@@ -188,7 +188,7 @@ class ExecutionHost:
         try:
             answer = executor.run_inline(self._context(execution, now))
         except Exception as error:  # around one execution: its failure is its own
-            return ledger.failed(execution, error, now=now)
+            return _failed(execution, error, now)
         return ledger.succeeded(execution, answer, now=now)
 
     def _begin_task(self, executor: Executor, execution: Claimed, now: datetime) -> None:
@@ -232,8 +232,7 @@ class ExecutionHost:
         if error is None:
             end = ledger.succeeded(running.execution, task.result(), now=now)
         else:
-            end = ledger.failed(running.execution, error, now=now)
-            _log.info("execution_failed", execution=execution_id, task_id=running.execution.task_id, exc_info=error)
+            end = _failed(running.execution, error, now)
         self._ends.append(end)
         self._wake.set()
 
@@ -270,6 +269,13 @@ class ExecutionHost:
         self._forget_running()
         await self._in_database(partial(ledger.hand_back, held))
         _log.warning("executions_handed_back", host=self.name, executions=[execution.id for execution in held])
+
+
+def _failed(execution: Claimed, error: BaseException, now: datetime) -> End:
+    # the error's text may quote the task: it belongs into the row, not into the log
+    _log.info("execution_failed", execution=execution.id, task_id=execution.task_id, error=type(error).__name__)
+    _log.debug("execution_failed_at", execution=execution.id, exc_info=error)
+    return ledger.failed(execution, error, now=now)
 
 
 async def _run(executor: Executor, context: ExecutionContext) -> Result:

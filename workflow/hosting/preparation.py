@@ -6,20 +6,17 @@ Every step may be repeated. It must not know which processes there are.
 import hashlib
 import io
 import secrets
-from datetime import UTC, datetime
 from pathlib import Path
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
-from django.db import transaction
 
 from safety import audit
 from workflow.hosting.runfile import RunFile
 
 ADMIN = "admin"
-USER_CREATED = "access.user.created"
 
 
 def prepare_database() -> None:
@@ -57,8 +54,6 @@ def ensure_admin(former: RunFile | None) -> tuple[str, bool]:
         known = former.admin_password if former else ""
         return (known, False) if known and user.check_password(known) else ("", False)
     password = secrets.token_urlsafe(15)
-    with transaction.atomic():
+    with audit.acting("cli:up"):  # whoever makes a login, the journal hears of it
         users.objects.create_superuser(username=ADMIN, password=password)
-        created = audit.Entry(action=USER_CREATED, object_type="user", object_id=ADMIN, reason="the first login", actor="up")
-        audit.record([created], now=datetime.now(UTC))
     return password, True

@@ -7,6 +7,8 @@ of its own, so what waits there is this host's to judge. This room must not know
 from django.conf import settings
 from django_q.tasks import async_task
 
+from workflow.models import Lease
+
 PROBE = "probe"  # the group of the supervisor's probes
 _PROBE_JOB = "workflow.hosting.slots.answer_probe"
 
@@ -33,6 +35,11 @@ def queue_name(cluster: str) -> str:
 def cluster_of(slot: str) -> str:
     """Give the cluster a slot belongs to."""
     return slot.split(":")[1]
+
+
+def forget_beats(cluster: str) -> None:
+    """Let nobody take a beat of processes that are gone for a sign of life."""
+    Lease.objects.filter(name__in=slot_names(cluster)).update(heartbeat_at=None)
 
 
 def enqueue(slot: str) -> None:

@@ -68,6 +68,8 @@ class Stack:
         if preparation.collect_static():
             self.say("Static files collected.")
         password, is_new = preparation.ensure_admin(runfile.read(self.var))
+        for cluster in slots.clusters():
+            slots.forget_beats(cluster)
         connections.close_all()
         content = runfile.RunFile(self.url, self.stream_url, preparation.ADMIN, password, settings.OPERATOR_KEY)
         runfile.write(self.var, content)

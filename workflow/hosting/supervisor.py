@@ -95,13 +95,13 @@ class Supervisor:
         self._clean()
         for slot in self.slots:
             slots.enqueue(slot)
-        db.connections.close_all()
         self.child.start(at)
         self.watch.cluster_started(at)
         log.info("supervisor.cluster_started", cluster=self.cluster, slots=len(self.slots))
 
     def _clean(self) -> None:
         self._free(self.slots)
+        slots.forget_beats(self.cluster)
         rows = self._rows()
         ours = [row_id for row_id, _ in rows if self._groups[row_id] == slots.PROBE or self._groups[row_id] in self.slots]
         OrmQ.objects.filter(pk__in=ours).delete()

@@ -45,9 +45,7 @@ class Execution(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["task", "attempt"], name="execution_attempt_once"),
             models.CheckConstraint(
-                condition=Q(
-                    status__in=["dispatched", "running", "succeeded", "failed", "timed_out", "cancelled", "abandoned"]
-                ),
+                condition=Q(status__in=["dispatched", "running", "succeeded", "failed", "timed_out", "cancelled", "abandoned"]),
                 name="execution_status",
             ),
         ]

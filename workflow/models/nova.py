@@ -20,9 +20,7 @@ class Personality(models.Model):
     """How a Nova works: its pace, how often it reflects, its styles (spec section 8)."""
 
     slug = models.SlugField(max_length=64, primary_key=True)
-    base_cycle_time = models.FloatField(
-        validators=[MinValueValidator(1.0), MaxValueValidator(86_400.0)], help_text="seconds"
-    )
+    base_cycle_time = models.FloatField(validators=[MinValueValidator(1.0), MaxValueValidator(86_400.0)], help_text="seconds")
     reflection_frequency = models.FloatField(
         validators=[MinValueValidator(0.0), MaxValueValidator(1.0)], help_text="share of cycles, 0 to 1"
     )
@@ -60,13 +58,9 @@ class Nova(models.Model):
     team = models.SlugField(max_length=64, blank=True)
     default_executor = models.CharField(max_length=32, default="builtin")
     allowed_executors = models.JSONField(default=default_executors, help_text="what this Nova's tasks may run")
-    stream_executors = models.JSONField(
-        default=default_executors, help_text="what a stream entry may choose for this Nova"
-    )
+    stream_executors = models.JSONField(default=default_executors, help_text="what a stream entry may choose for this Nova")
     tasks_per_phase = models.PositiveIntegerField(default=5, validators=[MinValueValidator(1)])
-    personal_phase_after = models.PositiveIntegerField(
-        default=0, help_text="work phases between two personal phases; 0: never"
-    )
+    personal_phase_after = models.PositiveIntegerField(default=0, help_text="work phases between two personal phases; 0: never")
     personal_phase_minutes = models.FloatField(default=5.0, validators=[MinValueValidator(0.1)])
     execution_timeout = models.FloatField(
         default=300.0, validators=[MinValueValidator(0.1), MaxValueValidator(900.0)], help_text="seconds"
@@ -163,12 +157,8 @@ class NovaState(models.Model):
                 condition=Q(mode__in=["running", "draining", "paused", "quarantined", "archived"]),
                 name="novastate_mode",
             ),
-            models.CheckConstraint(
-                condition=Q(current_state__in=[s.value for s in WorkflowState]), name="novastate_state"
-            ),
-            models.CheckConstraint(
-                condition=Q(current_phase__in=[p.value for p in WorkflowPhase]), name="novastate_phase"
-            ),
+            models.CheckConstraint(condition=Q(current_state__in=[s.value for s in WorkflowState]), name="novastate_state"),
+            models.CheckConstraint(condition=Q(current_phase__in=[p.value for p in WorkflowPhase]), name="novastate_phase"),
         ]
 
     def __str__(self) -> str:
@@ -215,9 +205,7 @@ class Objective(models.Model):
     class Meta:
         constraints = [
             models.CheckConstraint(condition=Q(cadence__gte=60), name="objective_cadence"),
-            models.CheckConstraint(
-                condition=Q(priority__in=["critical", "high", "medium", "low"]), name="objective_priority"
-            ),
+            models.CheckConstraint(condition=Q(priority__in=["critical", "high", "medium", "low"]), name="objective_priority"),
         ]
         indexes = [
             # the planner's question: which objectives are due?

@@ -71,9 +71,7 @@ class Task(models.Model):
             models.CheckConstraint(
                 condition=Q(status__in=["pending", "in_progress", "completed", "blocked"]), name="task_status"
             ),
-            models.CheckConstraint(
-                condition=Q(priority__in=["critical", "high", "medium", "low"]), name="task_priority"
-            ),
+            models.CheckConstraint(condition=Q(priority__in=["critical", "high", "medium", "low"]), name="task_priority"),
             models.CheckConstraint(condition=Q(outcome__in=["", "succeeded", "cancelled"]), name="task_outcome"),
             models.CheckConstraint(condition=Q(progress__lte=100), name="task_progress"),
             models.CheckConstraint(

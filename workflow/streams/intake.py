@@ -75,6 +75,7 @@ class Accepted:
     rejected: int = 0
     signals: int = 0
     own: int = 0
+    oldest: str = ""  # the entry id of the oldest that was not ours
 
 
 class Intake:
@@ -92,7 +93,8 @@ class Intake:
         outcome = Accepted()
         foreign = self._foreign(reply, outcome)
         if not foreign:
-            return outcome  # the cursor's row may lag behind what was ours
+            return outcome  # the reader keeps the cursors of what was ours
+        outcome.oldest = min((entry_id for _, entry_id, _ in foreign), key=_milliseconds)
         with transaction.atomic():
             if lease:
                 leases.renew(lease, now=now, seconds=seconds)
@@ -382,6 +384,10 @@ class Intake:
         ]
         if own:
             observe_many(own, now=now)
+
+
+def _milliseconds(entry_id: str) -> int:
+    return int(entry_id.split("-")[0])
 
 
 def _printable(text: str) -> str:

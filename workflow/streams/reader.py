@@ -37,6 +37,7 @@ class Reader:
         self._own: deque[str] = deque()
         self._swept: deque[str] = deque()
         self._gap_turn: deque[str] = deque()
+        self._moved: set[str] = set()
         self._wake_id = "$"
 
     def refresh(self) -> None:
@@ -105,7 +106,20 @@ class Reader:
     def taken(self, reply: StreamEntries) -> None:
         """Move on: what `reply` holds has been taken in."""
         for stream, entries in reply:
-            self._cursors[stream.decode()] = entries[-1][0].decode()
+            name = stream.decode()
+            self._cursors[name] = entries[-1][0].decode()
+            self._moved.add(name)
+
+    def keep_cursors(self, *, now: datetime) -> None:
+        """Write how far streams were read on which there was nothing but our own entries, so that nobody reads those again."""
+        rows = [(name, self._cursors[name], now) for name in sorted(self._moved)]
+        self._moved.clear()
+        bulk.insert(
+            StreamCursor,
+            ("stream", "last_id", "updated_at"),
+            rows,
+            on_conflict="(stream) DO UPDATE SET last_id = excluded.last_id, updated_at = excluded.updated_at",
+        )
 
     # -- trouble
 

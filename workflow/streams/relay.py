@@ -33,17 +33,13 @@ _COUNTED = {
 _OUTBOX_ROWS = 32  # commits relayed in one round trip
 
 
-def _maxlen(stream: str) -> str:
-    limits = settings.STREAM_MAXLEN
-    return str(limits.get(stream, limits["default"]))
-
-
 class Relay:
     """Publishes one batch of the outbox at a time."""
 
     def __init__(self, client: StreamClient) -> None:
         self._client = client
         self._prefix = ""
+        self._limits: dict[str, int] = settings.STREAM_MAXLEN
 
     def relay_batch(self, *, now: datetime) -> int:
         """Publish the oldest outbox rows and forget them; give how many entries went out (0: the outbox is empty).
@@ -80,7 +76,7 @@ class Relay:
     def _xadd(self, entry: tuple[Any, ...]) -> list[Any]:
         entry_id, _, seq, _, cause, stream, message = entry
         fields = orjson.loads(message) if isinstance(message, str) else message
-        command: list[Any] = ["XADD", stream, "MAXLEN", "~", _maxlen(stream), "*"]
+        command: list[Any] = ["XADD", stream, "MAXLEN", "~", self._maxlen(stream), "*"]
         command += ["event_id", self.event_id(entry_id), "seq", str(seq), "cause", cause]
         for name, value in fields.items():
             command.append(name)
@@ -98,12 +94,15 @@ class Relay:
         stamp = now.isoformat()
         return [
             [
-                "XADD", _METRICS, "MAXLEN", "~", _maxlen(_METRICS), "*",
+                "XADD", _METRICS, "MAXLEN", "~", self._maxlen(_METRICS), "*",
                 "event_id", f"{self.event_id(newest[key])}-{key[1]}", "metric_name", key[1], "metric_value", str(count),
                 "metric_type", "counter", "timestamp", stamp, "nova_id", key[0], "context", "{}",
             ]
             for key, count in counts.items()
         ]  # fmt: skip
+
+    def _maxlen(self, stream: str) -> str:
+        return str(self._limits.get(stream, self._limits["default"]))
 
     def event_id(self, entry_id: int) -> str:
         """Name a journal entry to the world: `{installation}-{entry id}`."""

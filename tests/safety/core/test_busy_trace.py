@@ -3,6 +3,7 @@
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -51,9 +52,10 @@ def judge_trace(
         window_failed.add((uses + tool_uses) // 10 - uses // 10)
         uses += tool_uses
         identical.add(due(polls, second))
+        requests: dict[str, Any] = {f"api_requests_{name}": window.total for name, window in api.items()}
         facts = SafetyFacts(
             "torch",
-            **{f"api_requests_{name}": window.total for name, window in api.items()},
+            **requests,
             tool_uses_minute=used.total,
             identical_calls_minute=identical.total,
             calls_in_failure_window=window_used.total,

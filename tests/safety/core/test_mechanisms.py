@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -26,24 +27,23 @@ def ago(**length: float) -> datetime:
     return NOW - timedelta(**length)
 
 
-def frosty(**facts):
+def frosty(**facts: Any) -> Any:
     return FrostyCooldownManager().check_safety_status(replace(WELL, **facts), RULES, NOW)
 
 
-def willy(rules: SafetyRules = RULES, *, fleet: FleetFacts | None = None, **facts):
-    facts_ = replace(WELL, fleet=fleet or FleetFacts(), **facts)
-    return ReallyChillWillyEmergency().check_safety_status(facts_, rules, NOW)
+def willy(**facts: Any) -> Any:
+    return ReallyChillWillyEmergency().check_safety_status(replace(WELL, **facts), RULES, NOW)
 
 
-def hooks(**facts):
+def hooks(**facts: Any) -> Any:
     return HookHealthMonitor().check_safety_status(replace(WELL, **facts), RULES, NOW)
 
 
-def guardian(**facts):
+def guardian(**facts: Any) -> Any:
     return APIHammeringPrevention().check_safety_status(replace(WELL, **facts), RULES, NOW)
 
 
-def streams(**fleet):
+def streams(**fleet: Any) -> Any:
     return StreamHealthMonitor().check_safety_status(replace(WELL, fleet=FleetFacts(**fleet)), RULES, NOW)
 
 
@@ -268,7 +268,8 @@ def test_all_counters_are_tried():
 
 @pytest.mark.parametrize(("where", "name"), [("nova", n) for n in _COUNTERS] + [("fleet", n) for n in _READINGS])
 def test_a_counter_that_could_not_be_read_is_unsafe(where, name):
-    facts = replace(WELL, **{name: None}) if where == "nova" else replace(WELL, fleet=FleetFacts(**{name: None}))
+    unread: dict[str, Any] = {name: None}
+    facts = replace(WELL, **unread) if where == "nova" else replace(WELL, fleet=FleetFacts(**unread))
     objecting = [s for s in (m.check_safety_status(facts, RULES, NOW) for m in MECHANISMS) if not s.is_safe]
     assert len(objecting) == 1
     assert "could not be read" in objecting[0].reason

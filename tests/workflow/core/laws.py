@@ -4,8 +4,9 @@ Each check gives the faults it found as sentences. `Lawbook` counts how often ea
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 from workflow.core import effects as fx
 from workflow.core.cycle import CycleInputs
@@ -28,13 +29,15 @@ _ENDS = fx.CompleteTask | fx.RetryTask | fx.BlockTask
 
 def table_faults(table: Table) -> list[str]:
     """Check the laws of a table: total, reachable, an exit everywhere, pause and recovery from anywhere, back from a pause."""
+    astray = {WorkflowState.SAFETY_PAUSE, WorkflowState.ERROR_RECOVERY}
     faults = [f"{state} has no row" for state in WorkflowState if state not in table]
-    faults += [f"{state} can't be left" for state in table if not table[state] - {state}]
+    faults += [f"{state} has no ordinary exit" for state in table if not table[state] - astray - {state}]
     reached, front = {WorkflowState.INITIALIZING}, [WorkflowState.INITIALIZING]
     while front:
-        for target in table.get(front.pop(), frozenset()) - reached:
-            reached.add(target)
-            front.append(target)
+        state = front.pop()
+        fresh = (table.get(state, frozenset()) if state not in astray else frozenset()) - reached
+        reached |= fresh
+        front += fresh
     faults += [f"{state} can't be reached" for state in WorkflowState if state not in reached]
     for target in (WorkflowState.SAFETY_PAUSE, WorkflowState.ERROR_RECOVERY):
         faults += [
@@ -66,7 +69,7 @@ class Lawbook:
         found: list[str] = []
         if before != snapshot:
             found.append("the caller's state was changed")
-        for name, law in LAWS.items():
+        for name, law in (PLAIN_LAWS if case.is_plain() else LAWS).items():
             verdict = law(case)
             if verdict is not None:
                 self.evaluated[name] += 1
@@ -86,6 +89,13 @@ class Case:
         self.step = step
         self.effects = step.effects
         self.ended = [task for task in inputs.held if task.execution and task.execution.status not in _RUNNING]
+
+    def is_plain(self) -> bool:
+        """Say whether nothing was there to do and nothing was done: most laws have nothing to say about that."""
+        inputs = self.inputs
+        waiting = inputs.held or inputs.assigned or inputs.dealt or inputs.signals
+        resumed = self.before.current_state == WorkflowState.SAFETY_PAUSE
+        return not (self.effects or waiting or resumed or self.config.draining) and inputs.safety.is_safe
 
     def of(self, *kinds: type[fx.Effect]) -> list[fx.Effect]:
         return [effect for effect in self.effects if isinstance(effect, kinds)]
@@ -267,7 +277,7 @@ def _conserves_work(case: Case) -> Verdict:
 
 def _drains(case: Case) -> Verdict:
     if not case.config.draining:
-        return [] if not case.of(fx.FinishDrain) else ["a drain was finished that nobody asked for"]
+        return ["a drain was finished that nobody asked for"] if case.of(fx.FinishDrain) else None
     if case.after.current_state == WorkflowState.ERROR_RECOVERY:
         return None
     faults = []
@@ -279,18 +289,19 @@ def _drains(case: Case) -> Verdict:
 
 
 _IDLE = ("last_stream_check", "total_cycles_completed", "cycle_started_at", "state_entered_at")
+_LASTING = [name for name in WorkflowStateData.__dataclass_fields__ if name not in _IDLE]
+_lasting = attrgetter(*_LASTING)
 
 
 def _is_quiet(case: Case) -> Verdict:
     """A cycle without effects writes only its own clockwork."""
     if case.effects or case.before.completion_stage != CompletionStage.NONE or case.before.context.get("look_again_at"):
         return None
-    changed = [
-        name
-        for name in WorkflowStateData.__dataclass_fields__
-        if name not in _IDLE and getattr(case.before, name) != getattr(case.after, name)
+    if not (case.inputs.safety.is_safe and case.before.safety_status.is_safe) or _lasting(case.before) == _lasting(case.after):
+        return []
+    return [
+        f"nothing happened, but {name} changed" for name in _LASTING if getattr(case.before, name) != getattr(case.after, name)
     ]
-    return [f"nothing happened, but {changed} changed"] if changed and case.inputs.safety.is_safe else []
 
 
 def _reports(case: Case) -> Verdict:
@@ -362,6 +373,14 @@ LAWS: dict[str, Callable[[Case], Verdict]] = {
 }
 
 
-def moves_of(paths: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
-    """Give the single moves of some paths."""
-    return [move for path in paths for move in zip(path, path[1:], strict=False)]
+PLAIN_LAWS = {
+    name: LAWS[name]
+    for name in (
+        "is due in time",
+        "rests in a resting state",
+        "counts",
+        "dwells within limits",
+        "is quiet when idle",
+        "alternates its phases",
+    )
+}

@@ -11,6 +11,7 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from safety.stream_client import StreamClient
+from tests.conftest import StreamServer
 from tests.workflow.execution.conftest import dispatch, run_all, wait_until
 from tests.workflow.execution.executors import Probe
 from workflow import waking
@@ -65,7 +66,8 @@ def test_more_than_a_batch_of_echoes_is_done_in_one_go() -> None:
     assert Execution.objects.filter(status="succeeded", runs=1).count() == 600
 
 
-def test_without_a_stream_server_everything_works() -> None:
+def test_without_a_stream_server_everything_works(stream_server: StreamServer) -> None:
+    stream_server.stop()
     executions = [dispatch("echo", executor="builtin"), dispatch("ok")]
     run_all()
     assert [status(execution) for execution in executions] == ["succeeded", "succeeded"]
@@ -172,6 +174,18 @@ def test_no_more_run_at_once_than_the_host_has_room_for(background: Background) 
     wait_until(lambda: status(echo) == "succeeded")
     assert Execution.objects.filter(status="running").count() == 2
     wait_until(lambda: Execution.objects.filter(status="timed_out").count() == 5)
+
+
+def test_two_hosts_at_once_run_everything_once(stream: StreamClient, background: Background) -> None:
+    for nova_id in ("torch", "echo"):
+        for _ in range(60):
+            dispatch("echo", executor="builtin", nova_id=nova_id)
+            dispatch("ok", nova_id=nova_id)
+    for name in ("one", "two"):
+        background(ExecutionHost(name, concurrency=4))
+    wait_until(lambda: Execution.objects.filter(status="succeeded").count() == 240, 20.0)
+    assert Execution.objects.filter(runs=1, fence=1).count() == 240
+    assert Probe.seen.count("ok ended") == 120
 
 
 # -- accepting, draining, stopping

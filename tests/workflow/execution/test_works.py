@@ -13,10 +13,12 @@ from safety.audit import Entry
 from safety.models import AuditEntry, JournalHead, OutboxEntry, SafetyPolicy
 from safety.stream_client import StreamClient
 from tests import factories
+from tests.conftest import StreamServer
 from tests.workflow.execution.conftest import dispatch, run_all
 from workflow.carrying import NOVA_MOVED
 from workflow.execution.builtin import MOMENTUM_ACTIONS, WORKS
 from workflow.execution.registry import ExecutionContext, Result
+from workflow.execution.works import figures
 from workflow.execution.works.workflow_review import MOVED
 from workflow.models import Execution, Nova, NovaState, StreamCursor, Task, TaskDependency
 
@@ -276,7 +278,8 @@ def test_messages_a_nova_does_not_hear_are_named(run: Run, stream: StreamClient,
     assert found(run("analyze_streams")) == ["unheard: torch"]
 
 
-def test_a_stream_server_that_is_away_is_reported_with_the_rest(run: Run, now: datetime) -> None:
+def test_a_stream_server_that_is_away_is_reported_with_the_rest(run: Run, now: datetime, stream_server: StreamServer) -> None:
+    stream_server.stop()
     factories.make_inbox_message(nova_id="torch", now=now - HOUR)
     assert found(run("analyze_streams")) == ["stream server away", "unheard: torch"]
 
@@ -339,7 +342,8 @@ def test_hooks_that_should_speak_and_do_not_are_named(run: Run, now: datetime) -
 def test_tasks_blocked_for_one_reason_are_named_whoever_has_them(run: Run) -> None:
     for nova_id in ("torch", "echo", "helix"):
         factories.make_nova(nova_id)
-        factories.make_task(assignee=nova_id, status="blocked", block_action=f"connect a model or an agent to {nova_id}")
+        action = f"connect a model or an agent to {nova_id}"
+        factories.make_task(f"Item of {nova_id}", assignee=nova_id, status="blocked", block_action=action)
     assert found(run("research_patterns")) == ["blocked often: operator to connect a model or an agent to …"]
 
 
@@ -427,6 +431,17 @@ def test_a_nova_that_breaks_the_protocol_is_named(run: Run) -> None:
     result = run("enhance_reporting")
     assert found(result) == ["low compliance: torch"]
     assert result.metrics["compliance_mean"] == 0.895
+
+
+def test_the_completion_rate_is_right_where_one_status_outgrows_its_window(
+    run: Run, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "TASK_WINDOW", 6)
+    factories.make_nova("torch")
+    for number in range(24):
+        status = "pending" if number % 4 == 0 else "completed"
+        factories.make_task(f"Item {number}", assignee="torch", status=status, created_at=now - timedelta(minutes=number))
+    assert run("enhance_reporting").metrics["completion_rate"] == pytest.approx(0.75, abs=0.05)
 
 
 # -- optimize_coordination

@@ -5,9 +5,10 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q
 
+from workflow.core.work import TaskStatus
 from workflow.execution.registry import ExecutionContext, Result
 from workflow.execution.works.report import Report, Scope, age, duration_text, percentile, share_text
-from workflow.models import NovaState
+from workflow.models import NovaState, Task
 
 TASK_WINDOW = 5_000
 ESTIMATE_FACTOR = 2.0
@@ -86,11 +87,16 @@ def _estimates(estimates: dict[str, list[tuple[float, float]]], report: Report) 
 
 
 def _completion(scope: Scope, now: datetime, report: Report) -> None:
-    statuses = ["pending", "in_progress", "blocked", "completed"]
-    created = scope.recent_tasks(statuses, TASK_WINDOW).filter(created_at__gt=now - _DAY)
+    since = now - _DAY
+    for status in TaskStatus:
+        # where a status has more than the window holds, look back no further than its window: else its share would be too small
+        newest = Task.objects.filter(status=status).order_by("-created_at").values_list("created_at", flat=True)
+        for oldest in newest[TASK_WINDOW - 1 : TASK_WINDOW]:
+            since = max(since, oldest)
+    created = scope.recent_tasks(list(TaskStatus), TASK_WINDOW).filter(created_at__gt=since)
     found: Counter[str] = Counter(created.values_list("status", flat=True))
     total = found.total()
-    report.section("What became of the tasks created within 24 hours")
+    report.section(f"What became of the tasks created within {duration_text(age(now, since))}")
     report.line(
         f"{total:,} created: {share_text(found['completed'], total)} completed, {share_text(found['in_progress'], total)} in "
         f"progress, {share_text(found['pending'], total)} pending, {share_text(found['blocked'], total)} blocked"

@@ -14,7 +14,7 @@ from workflow.execution.works.report import Report, Scope, age, duration_text, p
 from workflow.models import Execution, NovaState
 
 MOVED = "workflow.nova.moved"  # the journal's word for a step that changed state; `after.path` names the states
-JOURNAL_WINDOW = 20_000  # entries looked at, newest first
+JOURNAL_WINDOW = 10_000  # entries looked at, newest first
 EXECUTION_WINDOW = 5_000
 STUCK_SECONDS = 600.0
 NOT_STEPPED_SECONDS = 120.0
