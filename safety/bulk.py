@@ -168,7 +168,7 @@ def update_counted(
     return _execute_many(sql, ([values[place] for place in places] for values in rows))
 
 
-def _execute_many(sql: str, rows: Iterable[Sequence[Any]]) -> int:
+def _execute_many(sql: str, rows: Any) -> int:
     with transaction.atomic(savepoint=False), connection.cursor() as cursor:  # without one, each row would be its own commit
         cursor.executemany(sql, rows)
         return int(cursor.rowcount)

@@ -183,7 +183,7 @@ class SafetyPolicy(models.Model):
     @property
     def rules(self) -> SafetyRules:
         """Give the limits as the core takes them."""
-        values = {
+        values: dict[str, Any] = {
             name: timedelta(seconds=getattr(self, name)) if name in RULE_DURATIONS else getattr(self, name)
             for name in SafetyRules.__dataclass_fields__
         }

@@ -44,7 +44,7 @@ def translated() -> Iterator[None]:
         raise StreamRefused(f"The stream server refused: {error}") from error
 
 
-def connect(url: str = "", *, name: str = "novawf", timeout: float = 0.0) -> "redis.Redis[bytes]":
+def connect(url: str = "", *, name: str = "novawf", timeout: float = 0.0) -> redis.Redis:
     """Give a client of the configured server, not yet connected. One client belongs to one thread."""
     url = url or settings.DRAGONFLY_URL
     options: dict[str, Any] = {
@@ -68,7 +68,7 @@ class StreamClient:
     """The few commands NOVAWF uses, with our errors. Not shared between threads."""
 
     def __init__(self, url: str = "", *, name: str = "novawf", timeout: float = 0.0) -> None:
-        self._redis = connect(url, name=name, timeout=timeout)
+        self._redis: Any = connect(url, name=name, timeout=timeout)
 
     def call(self, *command: Any) -> Any:
         """Run one command."""
@@ -99,7 +99,7 @@ class StreamClient:
         if not commands:
             return []
         with translated():
-            pool = self._redis.connection_pool
+            pool: Any = self._redis.connection_pool
             connection = pool.get_connection()
             try:  # packed here: redis-py's pipeline spends three times as long on a command as the server does
                 connection.send_packed_command([b"".join(hiredis.pack_command(tuple(command)) for command in commands)])

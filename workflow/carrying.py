@@ -3,7 +3,7 @@
 Collects only; `workflow.committing` writes. Nothing is decided here.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -54,7 +54,7 @@ class EffectCarrier:
         self.objectives: dict[int, datetime | None] = {}
         self.objective_tasks: dict[int, str] = {}
         self.counts: Counter[str] = Counter()  # succeeded tasks, and their seconds, by similarity key
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.momentum_runs: list[tuple[str, str, list[str]]] = []  # (scope, template, findings)
         self.drained: list[str] = []
         self._planned: set[str] = set()

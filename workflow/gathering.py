@@ -128,7 +128,7 @@ def reserve(
         f"AND {membership('team')} AND {membership('executor')}"
     )
     at = now
-    values = [at, at, json_text(sorted({"", *teams})), json_text(sorted({"", *executors} - {"agent"}))]
+    values: list[Any] = [at, at, json_text(sorted({"", *teams})), json_text(sorted({"", *executors} - {"agent"}))]
     with connection.cursor() as cursor:
         if limit:
             cursor.execute(
@@ -157,8 +157,8 @@ def gather(nova_ids: Sequence[str], teams: Collection[str], *, now: datetime) ->
 
 def _load_tasks(nova_ids: Sequence[str], gathered: Gathered, now: datetime) -> None:
     batch, at = json_text(nova_ids), now
-    ready = (
-        f"SELECT id FROM workflow_task WHERE assignee_id = n.value AND {_UNFINISHED} AND status = 'pending' AND waiting_on = 0 "
+    ready = (  # what each Nova may start now
+        f"SELECT id FROM workflow_task WHERE assignee_id = n.value AND {_UNFINISHED} AND status = 'pending' AND waiting_on = 0 "  # noqa: S608
         "AND executor <> 'agent' AND (not_before IS NULL OR not_before <= %s) "
         "AND (reserved_until IS NULL OR reserved_until < %s) ORDER BY order_at, id LIMIT %s"
     )

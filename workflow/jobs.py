@@ -1,5 +1,6 @@
 """What django-q2 runs: a slice of a loop slot, a slice of a work slot. A call each; leases decide who really works."""
 
+import gc
 import os
 import threading
 
@@ -15,6 +16,8 @@ def run_loop_slice(slot: str) -> None:
     turn = Slice(slot, seconds=settings.LOOP_SLICE)
     if not turn.begin():
         return
+    gc.freeze()  # what was loaded before the fork stays shared, and is not searched again
+    gc.set_threshold(50_000, 20, 20)  # a batch makes many small objects that die with it
     loop = Loop(f"{settings.HOST}:{turn.holder}", threading.Event())
     while turn.beat():
         loop.round()

@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db import DatabaseError, close_old_connections
 
 from safety import facts as safety_facts
+from safety.core.status import FleetFacts
 from safety.models import FleetFact, Installation, OutboxEntry
 from safety.observations import forget_old
 from safety.stream_client import StreamClient, StreamEntries, StreamError, StreamRefused, StreamUnavailable
@@ -55,7 +56,7 @@ class Loop:
         self._intake: Intake | None = None
         self._roles: dict[str, leases.Held] = {}
         self._done_at: dict[str, float] = {}
-        self._fleet = None
+        self._fleet: FleetFacts | None = None
         self._listening = False
         self._busy = False
         self._intake_lag = 0.0

@@ -19,7 +19,7 @@ from workflow import waking
 from workflow.core.protocol import NOVAProtocolValidator, stream_name
 from workflow.core.work import Outcome, Priority, TaskStatus, WorkType, order_at
 from workflow.errors import WorkflowError
-from workflow.models import Nova, Objective, Task, TaskDependency
+from workflow.models import Execution, Nova, Objective, Task, TaskDependency
 from workflow.task_numbers import NUMBERS
 from workflow.task_rows import ASSIGNEE, CREATED_COLUMNS, ROW_COLUMNS, TEAM, UNTOUCHED, WAITING_ON, TaskRow, task_row
 
@@ -211,6 +211,8 @@ class TaskTracker:
         self._expect(row, TaskStatus.PENDING, TaskStatus.IN_PROGRESS, TaskStatus.BLOCKED)
         self._finish(row, Outcome.CANCELLED, TASK_CANCELLED, f"Cancelled: {reason}", None, reason=reason)
         self._cancelled.append(row.id)
+        if row.assignee:
+            self._wake.add(row.assignee)
         self._close_objective(row)
 
     def retry_task(self, task: TaskRow | str, *, not_before: datetime, reason: str) -> None:
@@ -248,7 +250,7 @@ class TaskTracker:
         if results:
             changes |= {"results": results, "metrics": bulk.json_text(metrics or {})}
         self._change(row, **changes)
-        extra = {"update": reason, "progress_percentage": str(row.progress), "block_owner": owner, "block_action": action}
+        extra: Any = {"update": reason, "progress_percentage": str(row.progress), "block_owner": owner, "block_action": action}
         if results:
             extra["results"] = results
         self._publish(row, TASK_BLOCKED, "task_progress", after={"owner": owner, "action": action}, reason=reason, **extra)
@@ -310,6 +312,7 @@ class TaskTracker:
         bulk.insert(TaskDependency, ("task", "depends_on"), self._dependencies)
         self._release_dependants()
         self._close_objectives()
+        self._stop_executions()
         self._block_orphans()
         waking.mark_due(self._wake, now=self.now)
         waking.mark_idle_due(self._open_teams, now=self.now)
@@ -382,6 +385,12 @@ class TaskTracker:
         if self._objectives_closed:
             Objective.objects.filter(open_task_id__in=self._objectives_closed).update(open_task_id="")
 
+    def _stop_executions(self) -> None:
+        """Let the hosts stop what runs for cancelled tasks."""
+        if self._cancelled:
+            running = Execution.objects.filter(task_id__in=self._cancelled, status__in=("dispatched", "running"))
+            running.update(status=Execution.Status.CANCELLED, finished_at=self.now)
+
     def _block_orphans(self) -> None:
         """Block what waits for a cancelled task: it would wait for ever."""
         if not self._cancelled:
@@ -445,7 +454,7 @@ class TaskTracker:
             reserved_by="",
             reserved_until=None,
         )
-        extra = {"completed_at": self.stamp, "results": results, "metrics": text, "outcome": outcome.value}
+        extra: Any = {"completed_at": self.stamp, "results": results, "metrics": text, "outcome": outcome.value}
         stream = "task_completed" if row.assignee else ""
         self._publish(row, action, stream, after={"outcome": outcome.value}, reason=reason, **extra)
 
@@ -472,7 +481,7 @@ class TaskTracker:
         reason: str = "",
         **extra: str,
     ) -> None:
-        """Journal a change and put its message on a task stream of the assignee, if there is one and the task is not personal."""
+        """Journal a change and put its message on a task stream of the assignee, if it has one and the task is not personal."""
         if row.personal or not stream or not row.assignee:
             self._note(row, action, after, before=before, reason=reason)
             return

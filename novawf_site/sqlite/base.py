@@ -33,7 +33,9 @@ def _stored_instant(value: datetime) -> str:
     return str(value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value)
 
 
-base.Database.register_adapter(datetime, _stored_instant)
+base.Database.register_adapter(  # type: ignore[attr-defined]
+    datetime, _stored_instant
+)
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -45,24 +47,24 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _start_transaction_under_autocommit(self) -> None:
         self._take_lock()
         try:
-            super()._start_transaction_under_autocommit()
+            super()._start_transaction_under_autocommit()  # type: ignore[misc]
         except BaseException:
             self._drop_lock()
             raise
 
     def _commit(self) -> None:
-        super()._commit()
+        super()._commit()  # type: ignore[misc]
         self._drop_lock()
 
     def _rollback(self) -> None:
         try:
-            super()._rollback()
+            super()._rollback()  # type: ignore[misc]
         finally:
             self._drop_lock()
 
     def _close(self) -> None:
         try:
-            super()._close()
+            super()._close()  # type: ignore[misc]
         finally:
             self._drop_lock()
 

@@ -109,14 +109,11 @@ class Load:
             time.sleep(0.1)
 
     def _outstanding(self) -> int:
-        waiting = len(self.sent - self.ledger.accepted().keys()) if len(self.sent) < 200 else self.unread()
-        return self.ledger.open() + waiting
+        return self.ledger.open() + self.unread()
 
     def unread(self) -> int:
-        """Entries sent that intake has not taken: those above its cursor."""
-        found = self.ledger.rows(f"SELECT last_id FROM workflow_streamcursor WHERE stream = '{QUEUE}'")
-        cursor = _order(found[0][0]) if found else (0, 0)
-        return sum(_order(entry) > cursor for entry in self.sent)
+        """Count the entries sent that intake has not accepted."""
+        return len(self.sent - self.ledger.accepted().keys())
 
     def _entry(self) -> list[str]:
         metadata = json.dumps({"milliseconds": self.milliseconds})
@@ -124,11 +121,6 @@ class Load:
             *("title", "Append a line", "description", "to the file", "priority", "high"),
             *("executor", "append", "action", "append", "metadata", metadata),
         ]
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, number = entry_id.partition("-")
-    return int(milliseconds), int(number or 0)
 
 
 def published(stream: StreamClient, kind: str) -> Counter[str]:

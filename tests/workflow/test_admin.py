@@ -17,6 +17,7 @@ from django.utils import timezone
 from safety import audit
 from safety.models import AuditEntry, SafetyIncident, SafetyPolicy
 from tests import factories
+from workflow.admin import verbs
 from workflow.models import Lease, Nova, NovaState, Objective, Personality, StreamCursor, Task
 
 pytestmark = pytest.mark.django_db
@@ -281,6 +282,14 @@ class TestNovaVerbs:
         factories.make_nova()
         assert page.get("/admin/workflow/nova/verb/explode/", {"rows": "torch"}).status_code == 404
         assert page.get(address("workflow.nova", "verb", "pause"), {"rows": "nobody"}).status_code == 404
+        assert page.get(address("workflow.nova", "verb", "pause"), {"rows": "a\0b"}).status_code == 404
+        assert page.get(address("workflow.objective", "verb", "archive"), {"rows": "x"}).status_code == 404
+
+    def test_a_selection_beyond_the_limit_is_refused(self, page: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(verbs, "SELECTION_LIMIT", 2)
+        body = {"action": "pause", "select_across": "1", "_selected_action": factories.make_novas(3)[:1]}
+        response = page.post(address("workflow.nova", "changelist"), body, follow=True)
+        assert "narrow the list first" in response.content.decode()
 
 
 def _permissions(*codenames: str) -> Any:

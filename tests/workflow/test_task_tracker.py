@@ -10,6 +10,7 @@ from tests import factories
 from tests.factories import NOW
 from workflow.core.work import Priority
 from workflow.models import NovaState, Task
+from workflow.task_rows import ROW_COLUMNS, task_row
 from workflow.task_tracker import IllegalTaskMove, TaskNotFound, TaskTracker
 
 pytestmark = pytest.mark.django_db
@@ -80,10 +81,10 @@ def test_an_unknown_task_is_named(fleet):
 
 def test_a_change_under_a_stale_fence_is_refused(fleet):
     task_id = create()
+    values = Task.objects.filter(pk=task_id).values_list(*ROW_COLUMNS).get()
+    Task.objects.filter(pk=task_id).update(fence=7)
     with pytest.raises(IllegalTaskMove, match="somebody else"), TaskTracker.open(now=NOW) as tracker:
-        row = tracker._row(task_id)
-        Task.objects.filter(pk=task_id).update(fence=row.fence + 1)
-        tracker.start_task(row, nova_id="echo", update="Mine.", attempt=1)
+        tracker.start_task(task_row(values), nova_id="echo", update="Mine.", attempt=1)
     assert Task.objects.get(pk=task_id).status == "pending"
 
 
@@ -161,3 +162,13 @@ def test_an_idempotency_key_is_taken_once(fleet):
     create(idempotency_key="k1")
     with pytest.raises(IntegrityError):
         create(idempotency_key="k1")
+
+
+def test_cancelling_a_running_task_stops_its_execution(fleet):
+    task_id = create()
+    start(task_id)
+    execution = factories.make_execution(Task.objects.get(pk=task_id), status="running")
+    with TaskTracker.open(now=NOW) as tracker:
+        tracker.cancel_task(task_id, "not wanted")
+    execution.refresh_from_db()
+    assert execution.status == "cancelled"

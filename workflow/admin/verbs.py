@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -129,7 +129,10 @@ class VerbAdmin(JournalledAdmin):
             raise PermissionDenied
         given = request.POST if request.method == "POST" else request.GET
         keys = given.get("rows", "").splitlines()  # browsers send \r\n
-        rows = self.get_queryset(request).filter(pk__in=keys)
+        try:
+            rows = self.get_queryset(request).filter(pk__in=[self.opts.pk.to_python(key) for key in keys if "\0" not in key])
+        except ValidationError:  # not a key of these rows
+            raise Http404 from None
         if request.method != "POST" or "ask" in request.POST:
             return self.ask(request, verb, rows, verb.form())
         form = verb.form(request.POST)

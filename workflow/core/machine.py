@@ -137,7 +137,7 @@ def _check_streams(cycle: Cycle) -> WorkflowState | None:
         if cycle.busy:
             return _WORK_DISCOVERY
         cycle.effects.append(FinishDrain())
-    if cycle.draining or cycle.looked:
+    if cycle.draining or (cycle.looked and not cycle.must_check()):
         _rest(cycle)
         return None
     cycle.checked = True

@@ -57,7 +57,7 @@ class Task(models.Model):
     reserved_by = models.CharField(max_length=64, blank=True)  # the engine or agent that holds it
     reserved_until = models.DateTimeField(null=True)
     fence = models.BigIntegerField(default=0)
-    idempotency_key = models.CharField(max_length=200, null=True, blank=True)
+    idempotency_key = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001 - null: many have none
     sender = models.CharField(max_length=128, blank=True)  # a claim, never proof
     cause = models.CharField(max_length=200, blank=True)  # the inbound entry or request that asked for it
     metadata = models.JSONField(default=dict)

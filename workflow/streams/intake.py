@@ -46,6 +46,7 @@ _INBOX_COLUMNS = (
     "received_at",
     "handled_at",
 )
+_Raw = tuple[Inbound, str, Mapping[bytes, bytes]]  # a stream, an entry id, the entry's fields
 _classifier = WakeSignalPriorityClassifier()
 
 
@@ -112,9 +113,10 @@ class Intake:
 
     # -- reading
 
-    def _foreign(self, reply: StreamEntries, outcome: Accepted) -> list[tuple[Inbound, str, Mapping[bytes, bytes]]]:
+    def _foreign(self, reply: StreamEntries, outcome: Accepted) -> list[_Raw]:
         """Leave out what we published ourselves."""
-        foreign, own = [], []
+        foreign: list[_Raw] = []
+        own: list[_Raw] = []
         for raw_stream, entries in reply:
             stream = self.streams[raw_stream.decode()]
             for entry_id, raw in entries:
@@ -149,7 +151,7 @@ class Intake:
         }
 
     @staticmethod
-    def _parse(foreign: Iterable[tuple[Inbound, str, Mapping[bytes, bytes]]]) -> list[_Arrived]:
+    def _parse(foreign: Iterable[_Raw]) -> list[_Arrived]:
         return [
             _Arrived(
                 stream.name,
@@ -165,8 +167,8 @@ class Intake:
 
     @staticmethod
     def _unseen(
-        foreign: list[tuple[Inbound, str, Mapping[bytes, bytes]]],
-    ) -> list[tuple[Inbound, str, Mapping[bytes, bytes]]]:
+        foreign: list[_Raw],
+    ) -> list[_Raw]:
         """Leave out entries that are in the inbox already: a cursor may be rewound."""
         by_stream: dict[str, list[str]] = {}
         for stream, entry_id, _ in foreign:

@@ -9,9 +9,9 @@ from collections import deque
 from datetime import datetime
 
 from django.db import connection, transaction
-from safety.facts import note_stream_gap
 
 from safety import bulk
+from safety.facts import note_stream_gap
 from safety.models import Installation, OutboxEntry
 from safety.stream_client import StreamClient, StreamEntries
 from workflow import waking

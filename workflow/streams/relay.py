@@ -71,7 +71,7 @@ class Relay:
                 f"WHERE {bulk.membership('id', integers=True)} ORDER BY id",
                 [bulk.json_text(ids)],
             )
-            return cursor.fetchall()
+            return list(cursor.fetchall())
 
     def _xadd(self, entry: tuple[Any, ...]) -> list[Any]:
         entry_id, _, seq, _, cause, stream, message = entry
@@ -84,22 +84,27 @@ class Relay:
         return command
 
     def _metrics(self, entries: Iterable[tuple[Any, ...]], now: datetime) -> list[list[Any]]:
-        """Give one EnterpriseMetric entry per Nova and metric of this batch."""
-        counts: Counter[tuple[str, str]] = Counter()
-        newest: dict[tuple[str, str], int] = {}
+        """Give one EnterpriseMetric entry for each metric of this batch; where several Novas share it, `context` says who."""
+        counts: dict[str, Counter[str]] = {}
+        newest: dict[str, int] = {}
         for entry in entries:
             if name := _COUNTED.get(entry[3]):
-                counts[entry[1], name] += 1
-                newest[entry[1], name] = entry[0]
+                counts.setdefault(name, Counter())[entry[1]] += 1
+                newest[name] = entry[0]
         stamp = now.isoformat()
-        return [
-            [
-                "XADD", _METRICS, "MAXLEN", "~", self._maxlen(_METRICS), "*",
-                "event_id", f"{self.event_id(newest[key])}-{key[1]}", "metric_name", key[1], "metric_value", str(count),
-                "metric_type", "counter", "timestamp", stamp, "nova_id", key[0], "context", "{}",
-            ]
-            for key, count in counts.items()
-        ]  # fmt: skip
+        commands = []
+        for name, by_nova in counts.items():
+            nova_id = next(iter(by_nova)) if len(by_nova) == 1 else ""
+            context = bulk.json_text({"novas": by_nova} if len(by_nova) > 1 else {})
+            commands.append(
+                [
+                    "XADD", _METRICS, "MAXLEN", "~", self._maxlen(_METRICS), "*",
+                    "event_id", f"{self.event_id(newest[name])}-{name}", "metric_name", name,
+                    "metric_value", str(by_nova.total()), "metric_type", "counter", "timestamp", stamp,
+                    "nova_id", nova_id, "context", context,
+                ]
+            )  # fmt: skip
+        return commands
 
     def _maxlen(self, stream: str) -> str:
         return str(self._limits.get(stream, self._limits["default"]))

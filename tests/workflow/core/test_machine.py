@@ -1,4 +1,4 @@
-"""What a cycle does, by example: working, waiting, pausing, recovering, draining. Completion and phases have files of their own."""
+"""What a cycle does, by example: working, waiting, pausing, recovering, draining. Completion and phases: see their files."""
 
 from copy import copy
 from dataclasses import replace
@@ -372,17 +372,13 @@ def test_another_mechanism_is_another_violation():
 
 
 def test_a_paused_nova_still_completes_retries_and_blocks_what_has_ended():
-    held = [
-        make_held(status="succeeded"),
-        make_held(status="failed"),
-        make_held(status="failed", execution_fields={"attempt": 3}),
-    ]
-    state = make_state(S.TASK_EXECUTION)
-    step = execute_cycle(
-        state, make_inputs(make_config(max_concurrent_tasks=3), safety=UNSAFE, held=held, dealt=[make_task()]), NOW
-    )
-    assert [effect.task_id for effect in of_kind(step, fx.CompleteTask, fx.RetryTask, fx.BlockTask)] == [
-        task.id for task in held
+    out_of_attempts = make_held(status="failed", execution_fields={"attempt": 3})
+    held = [make_held(status="succeeded"), make_held(status="failed"), out_of_attempts]
+    inputs = make_inputs(make_config(max_concurrent_tasks=3), safety=UNSAFE, held=held, dealt=[make_task()])
+    step = execute_cycle(make_state(S.TASK_EXECUTION), inputs, NOW)
+    ends = of_kind(step, fx.CompleteTask, fx.RetryTask, fx.BlockTask)
+    assert [(type(end), end.task_id) for end in ends] == [
+        (kind, task.id) for kind, task in zip((fx.CompleteTask, fx.RetryTask, fx.BlockTask), held, strict=True)
     ]
     assert only(step, fx.Celebrate).task_id == held[0].id
     assert not of_kind(step, fx.StartTask)
