@@ -37,7 +37,8 @@ def _sqlite_instant(value: Any) -> str:
     raise TypeError(f"{type(value).__name__} can't be stored in a bulk row")
 
 
-def _parameter(rows: Sequence[Row]) -> str:
+def parameter(rows: Sequence[Row]) -> str:
+    """Give rows as the one JSON parameter of a statement, instants as the database compares them."""
     if connection.vendor == "sqlite":
         return orjson.dumps(rows, default=_sqlite_instant, option=orjson.OPT_PASSTHROUGH_DATETIME).decode()
     return orjson.dumps(rows).decode()
@@ -150,7 +151,7 @@ def update_counted(
         return 0
     if connection.vendor != "sqlite":
         with connection.cursor() as cursor:
-            cursor.execute(_update_from(model, keys, columns, given, where, extra_set), [_parameter(rows)])
+            cursor.execute(_update_from(model, keys, columns, given, where, extra_set), [parameter(rows)])
             return int(cursor.rowcount)
     names = _columns(model, keys + columns)
     sets = [f"{name} = %s" for name in names[len(keys) :]]
@@ -195,7 +196,7 @@ def _run(sql: str, rows: Sequence[Row], returning: str, more: Sequence[Any] = ()
     if returning:
         sql += f" RETURNING {returning}"
     with connection.cursor() as cursor:
-        cursor.execute(sql, [_parameter(rows), *more])
+        cursor.execute(sql, [parameter(rows), *more])
         return list(cursor.fetchall()) if returning else []
 
 

@@ -51,10 +51,10 @@ def load_counts(
     windows = []
     for nova_id, since in cooled_since.items():
         for kind, (first, second) in _begins(rules_by_nova.get(nova_id, standard), since, now).items():
-            windows.append([nova_id, kind, *(begin for begin in (min(first, second), first, second))])
+            windows.append([nova_id, kind, min(first, second), first, second])
     counts: dict[str, dict[str, int]] = {}
     with connection.cursor() as cursor:
-        cursor.execute(_COUNTS[connection.vendor], [bulk.json_text(windows)])
+        cursor.execute(_COUNTS[connection.vendor], [bulk.parameter(windows)])
         for nova_id, kind, first_sum, second_sum, most in cursor.fetchall():
             names = _SUMS[kind]
             row = counts.setdefault(nova_id, {})

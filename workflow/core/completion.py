@@ -90,9 +90,8 @@ class CompletionRoutineManager:
         if facts.dependants:
             parts.append(f"{_count(facts.dependants, 'task')} no longer {'waits' if facts.dependants == 1 else 'wait'} for it")
         if facts.priority in (Priority.CRITICAL, Priority.HIGH):
-            parts.append(
-                f"{facts.priority} work is off the queue {span(facts.waited + facts.duration + facts.blocked)} after it came"
-            )
+            passed = span(facts.waited + facts.duration + facts.blocked)
+            parts.append(f"work of {facts.priority} priority was done {passed} after it came")
         if facts.estimate and facts.duration <= facts.estimate * _FASTER:
             parts.append(f"{span(facts.estimate - facts.duration)} of the estimate were not needed")
         if not parts:

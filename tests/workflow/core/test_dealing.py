@@ -32,7 +32,7 @@ novas = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(open_tasks, novas)
 def test_dealing_obeys_its_laws(tasks, wanting):
     hands = deal(tasks, wanting)

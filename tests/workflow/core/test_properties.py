@@ -124,7 +124,7 @@ class OneNova(RuleBasedStateMachine):
         assert self.fleet.faults == []
 
 
-OneNova.TestCase.settings = settings(QUICK, max_examples=200, stateful_step_count=40)
+OneNova.TestCase.settings = settings(QUICK, max_examples=100, stateful_step_count=40)
 TestNoHistoryOfANovaBreaksALaw = OneNova.TestCase
 
 instants = st.integers(-7200, 7200).map(lambda seconds: NOW + timedelta(seconds=seconds))
@@ -175,7 +175,7 @@ inputs = st.builds(
 )
 
 
-@settings(QUICK, max_examples=800)
+@settings(QUICK, max_examples=400)
 @given(states, inputs)
 def test_no_state_whatever_leads_off_the_table_or_to_work_while_unsafe_or_to_no_due_time(state, given_inputs):
     before = copy(state)
