@@ -117,6 +117,7 @@ def _sqlite(path: Path) -> dict[str, Any]:
     return {
         "ENGINE": "novawf_site.sqlite",
         "NAME": str(path.absolute()),
+        "CONN_MAX_AGE": None,  # a connection keeps its prepared statements
         "OPTIONS": {
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,

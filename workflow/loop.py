@@ -66,7 +66,6 @@ class Loop:
     def round(self) -> None:
         """Do one round, of about a second at most; trouble is waited out with backoff and the loop goes on."""
         try:
-            close_old_connections()
             self._keep_house()
             reachable = self._stream_work()
             self._busy = self._step(reachable)
@@ -76,6 +75,7 @@ class Loop:
             self._roles.clear()
         except Exception:  # the top of the loop: log, back off with jitter, go on
             self._failures += 1
+            close_old_connections()
             logger.exception("round failed", failures=self._failures)
             self._stop.wait(min(2.0, 0.05 * 2**self._failures) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
 

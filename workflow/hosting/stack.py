@@ -5,15 +5,16 @@ It must not know what the processes do; whether they do it, it asks /readyz.
 
 import http.client
 import json
+import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from django.conf import settings
-from django.db import connections
 
-from workflow.hosting import ports, preparation, runfile, slots
+from workflow.hosting import lifeline, ports, preparation, runfile, slots
 from workflow.hosting.child import Child, StopSignal
 from workflow.hosting.stream_server import StreamServer, url_with_port, without_password
 
@@ -23,6 +24,10 @@ STOP_SECONDS = 9.0  # for web and workers, which have STOP_GRACE_SECONDS themsel
 STREAM_STOP_SECONDS = 0.8
 
 Say = Callable[[str], None]
+
+
+class PreparationFailed(Exception):
+    """Tables, starting fleet, static files or login could not be made ready."""
 
 
 class Stack:
@@ -54,7 +59,7 @@ class Stack:
         try:
             if self.stream_server:
                 self.stream_server.start(begun)
-            password, is_new = self._prepare()
+            password, is_new = self._prepare_apart()
             for servant in self.servants:
                 servant.start(time.monotonic())
             if self._keep(until_ready=True):
@@ -63,6 +68,26 @@ class Stack:
         finally:
             self._stop()
 
+    def _prepare_apart(self) -> tuple[str, bool]:
+        """Prepare in a process that ends with it: what migrations load, the keeper would hold for ever.
+
+        :raises PreparationFailed: the process has said why.
+        """
+        context = multiprocessing.get_context("fork")
+        receiver, sender = context.Pipe(duplex=False)
+
+        def prepare() -> None:
+            lifeline.die_with(os.getppid())
+            sender.send(self._prepare())
+
+        process = context.Process(target=prepare, name="preparation")
+        process.start()
+        process.join()
+        if process.exitcode != 0:
+            raise PreparationFailed("The preparation failed, for the reason above; nothing runs.")
+        password, is_new = receiver.recv()
+        return str(password), bool(is_new)
+
     def _prepare(self) -> tuple[str, bool]:
         preparation.prepare_database()
         if preparation.collect_static():
@@ -70,7 +95,6 @@ class Stack:
         password, is_new = preparation.ensure_admin(runfile.read(self.var))
         for cluster in slots.clusters():
             slots.forget_beats(cluster)
-        connections.close_all()
         content = runfile.RunFile(self.url, self.stream_url, preparation.ADMIN, password, settings.OPERATOR_KEY)
         runfile.write(self.var, content)
         return password, is_new

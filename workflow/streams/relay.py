@@ -6,7 +6,7 @@ One process at a time holds the relay lease. It reads the journal and writes str
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -30,6 +30,8 @@ _COUNTED = {
     "workflow.task.cancelled": "task_cancelled",
     "safety.nova.unsafe": "safety_violation",
 }
+_MIRROR_PAUSE = timedelta(seconds=0.5)
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _OUTBOX_ROWS = 32  # commits relayed in one round trip
 
 
@@ -39,6 +41,8 @@ class Relay:
     def __init__(self, client: StreamClient) -> None:
         self._client = client
         self._prefix = ""
+        self._stale: set[str] = set()  # Novas whose hash is behind
+        self._mirrored: dict[str, datetime] = {}
         self._limits: dict[str, int] = settings.STREAM_MAXLEN
 
     def relay_batch(self, *, now: datetime) -> int:
@@ -51,11 +55,12 @@ class Relay:
         """
         pointers = list(OutboxEntry.objects.order_by("id").values_list("id", "entry_ids")[:_OUTBOX_ROWS])
         if not pointers:
+            self._client.execute(self._mirror(set(), now, everything=True))
             return 0
         entries = self._entries([entry_id for _, ids in pointers for entry_id in ids])
         commands = [self._xadd(entry) for entry in entries]
         commands += self._metrics(entries, now)
-        commands += mirror.state_commands({entry[1] for entry in entries if entry[1]}, now=now)
+        commands += self._mirror({entry[1] for entry in entries if entry[1]}, now)
         self._client.execute(commands)
         with connection.cursor() as cursor:
             cursor.execute(
@@ -63,6 +68,16 @@ class Relay:
                 [bulk.json_text([pointer for pointer, _ in pointers])],
             )
         return len(entries)
+
+    def _mirror(self, nova_ids: set[str], now: datetime, *, everything: bool = False) -> list[list[Any]]:
+        """Give the commands for the state hashes that changed; under load each Nova's is written twice a second at most."""
+        self._stale |= nova_ids
+        if not self._stale:
+            return []
+        due = {n for n in self._stale if everything or now - self._mirrored.get(n, _LONG_AGO) >= _MIRROR_PAUSE}
+        self._stale -= due
+        self._mirrored.update(dict.fromkeys(due, now))
+        return mirror.state_commands(due, now=now)
 
     def _entries(self, ids: Sequence[int]) -> list[tuple[Any, ...]]:
         with connection.cursor() as cursor:

@@ -14,6 +14,7 @@ from workflow.hosting import lifeline, slots
 
 class Command(BaseCommand):
     help = "Run one django-q2 cluster of this host; `workers` starts and watches it."
+    requires_system_checks: list[str] = []  # they would load every page; `manage.py check` runs them
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name", choices=slots.clusters())

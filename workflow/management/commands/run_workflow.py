@@ -16,6 +16,7 @@ LOOK_SECONDS = 0.5
 
 class Command(BaseCommand):
     help = "Drive the Novas in this process until Ctrl-C."
+    requires_system_checks: list[str] = []  # they would load every page; `manage.py check` runs them
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Drive in a thread, so that the main thread is free to hear signals."""

@@ -10,11 +10,12 @@ from django.core.management.base import BaseCommand
 
 from workflow.hosting import runfile
 from workflow.hosting.child import StopSignal
-from workflow.hosting.stack import Stack
+from workflow.hosting.stack import PreparationFailed, Stack
 
 
 class Command(BaseCommand):
     help = "Prepare and run NOVAWF on this machine: stream server, web server and workers, until Ctrl-C."
+    requires_system_checks: list[str] = []  # they would load every page; `manage.py check` runs them
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Hold the folder's lock and run the stack."""
@@ -29,7 +30,7 @@ class Command(BaseCommand):
             raise CommandError(f"NOVAWF runs already from {settings.VAR_DIR}{where}; nothing was started.") from None
         try:
             Stack(stop, self._say).run()
-        except OSError as error:
+        except (OSError, PreparationFailed) as error:
             raise CommandError(str(error)) from error
         finally:
             os.close(lock)

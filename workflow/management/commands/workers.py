@@ -15,6 +15,7 @@ from workflow.hosting.supervisor import Supervisor
 
 class Command(BaseCommand):
     help = "Run the workers of one cluster (loops: the Novas' loops; work: their executions) until told to stop."
+    requires_system_checks: list[str] = []  # they would load every page; `manage.py check` runs them
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name", choices=slots.clusters())
