@@ -26,6 +26,7 @@ TASK_CELEBRATED = "workflow.task.celebrated"
 INSIGHT_RECORDED = "workflow.insight.recorded"
 INSIGHTS_REVIEWED = "workflow.insight.reviewed"
 SIGNAL_HANDLED = "workflow.signal.handled"
+OBJECTIVE_ENDED = "workflow.objective.ended"
 
 DRAINED = "Drained: every task in hand is finished."
 
@@ -42,12 +43,15 @@ class Stepped:
 class EffectCarrier:
     """What a batch's effects come to, ready to be written."""
 
-    def __init__(self, tracker: TaskTracker, rows: Mapping[str, TaskRow], granted: set[tuple[str, str]]) -> None:
+    def __init__(
+        self, tracker: TaskTracker, rows: Mapping[str, TaskRow], granted: set[tuple[str, str]], plannable: set[int]
+    ) -> None:
         self.now: datetime = tracker.now
-        self.stamp = tracker.stamp
+        self.stamp = tracker.journal.stamp
         self.tracker = tracker
         self.rows = rows
         self.granted = granted  # momentum templates that may be created now, by (scope, template)
+        self.plannable = plannable  # objectives that nobody has planned meanwhile
         self.executions: list[tuple[Any, ...]] = []
         self.signals: list[tuple[int, str]] = []
         self.signal_tasks: dict[int, str] = {}
@@ -70,6 +74,8 @@ class EffectCarrier:
             return  # another Nova of this batch planned the same item
         if effect.momentum_template and (item.team, effect.momentum_template) not in self.granted:
             return  # another engine did, within the hour
+        if effect.objective_id is not None and effect.objective_id not in self.plannable:
+            return  # another engine did, just now
         self._planned.add(item.id)
         task_id = self.tracker.create_task(
             item.title,
@@ -176,7 +182,7 @@ class EffectCarrier:
 
     def _reflect_privately(self, nova: Stepped, effect: fx.ReflectPrivately) -> None:
         nova_id = nova.claimed.nova_id
-        self.tracker.entries.append(
+        self.tracker.journal.entries.append(
             Entry(NOVA_REFLECTED, nova_id, "nova", nova_id, after={"text": effect.text}, personal=True, actor=f"nova:{nova_id}")
         )
 
@@ -184,12 +190,29 @@ class EffectCarrier:
         nova_id = nova.claimed.nova_id
         self.signals.append((effect.signal_id, f"{effect.outcome}: {effect.note}"[:200]))
         after = {"outcome": effect.outcome, "note": effect.note}
-        self.tracker.entries.append(
+        self.tracker.journal.entries.append(
             Entry(SIGNAL_HANDLED, nova_id, "message", str(effect.signal_id), after=after, actor=f"nova:{nova_id}")
         )
 
     def _advance_objective(self, nova: Stepped, effect: fx.AdvanceObjective) -> None:
-        self.objectives[effect.objective_id] = effect.next_due_at
+        objective_id = effect.objective_id
+        if objective_id not in self.plannable or objective_id in self.objectives:
+            return
+        self.objectives[objective_id] = effect.next_due_at
+        if effect.next_due_at is None:
+            nova_id, after = nova.claimed.nova_id, {"archived_at": self.stamp}
+            reason = "No further turn comes before its end."
+            self.tracker.journal.entries.append(
+                Entry(
+                    OBJECTIVE_ENDED,
+                    nova_id,
+                    "objective",
+                    str(objective_id),
+                    after=after,
+                    reason=reason,
+                    actor=f"nova:{nova_id}",
+                )
+            )
 
     def _report_status(self, nova: Stepped, effect: fx.ReportStatus) -> None:
         state = nova.step.state
@@ -232,7 +255,7 @@ class EffectCarrier:
         cause: str = "",
     ) -> None:
         nova_id = nova.claimed.nova_id
-        self.tracker.entries.append(
+        self.tracker.journal.entries.append(
             Entry(
                 action,
                 nova_id,

@@ -13,7 +13,7 @@ from safety import bulk
 from safety.audit import Entry
 from workflow import momentum
 from workflow.carrying import DRAINED, EffectCarrier, Stepped
-from workflow.core.effects import CreateTask
+from workflow.core.effects import AdvanceObjective, CreateTask
 from workflow.gathering import Claimed, Gathered
 from workflow.models import Execution, InboxMessage, NovaState, Objective, TaskStatistics
 from workflow.state_rows import IDLE_COLUMNS, OTHER_COLUMNS, idle_values, other_values, stored
@@ -69,15 +69,16 @@ class Commit:
         """
         with transaction.atomic():
             stale = self._stale_tasks(batch)
-            losers = [stepped for stepped in batch if stepped.tasks & stale] if stale else []
+            if stale:
+                self._give_back([stepped for stepped in batch if stepped.tasks & stale])
             winners = self._write_states([stepped for stepped in batch if not stepped.tasks & stale])
-            carrier = EffectCarrier(self.tracker, self.gathered.rows, self._grant_momentum(winners))
+            granted, plannable = self._grant_momentum(winners), self._lock_objectives(winners)
+            carrier = EffectCarrier(self.tracker, self.gathered.rows, granted, plannable)
             for stepped in winners:
                 carrier.carry(stepped)
             self.tracker.flush()
             store_verdicts([stepped.claimed.nova_id for stepped in winners])
             self._write_rest(carrier)
-            self._give_back(losers)
             self._release_reservations(winners)
         self.outcome.steps = len(winners)
         self.outcome.dispatched = len(carrier.executions)
@@ -125,6 +126,10 @@ class Commit:
                 given=("due_at", "wakes"),
                 extra_set="due_at = CASE WHEN t.wakes = {wakes} THEN {due_at} ELSE t.due_at END",
             )
+        return self._in_time(batch, written)
+
+    def _in_time(self, batch: Sequence[Stepped], written: int) -> list[Stepped]:
+        """Give the Novas of which a row was written, and note of the others that their leases were lost."""
         if written == len(batch):
             return list(batch)
         fences = dict(NovaState.objects.filter(nova_id__in=[s.claimed.nova_id for s in batch]).values_list("nova_id", "fence"))
@@ -135,7 +140,7 @@ class Commit:
 
     def _note_fenced(self, claimed: Claimed) -> None:
         self.outcome.fenced += 1
-        self.tracker.entries.append(
+        self.tracker.journal.entries.append(
             Entry(
                 NOVA_FENCED,
                 claimed.nova_id,
@@ -184,24 +189,31 @@ class Commit:
                 mode="paused", mode_since=self.now, mode_reason=DRAINED
             )
 
+    def _lock_objectives(self, batch: Sequence[Stepped]) -> set[int]:
+        """Give the objectives that the batch may plan: another engine may have done so since they were gathered."""
+        wanted = {
+            effect.objective_id for stepped in batch for effect in stepped.step.effects if isinstance(effect, AdvanceObjective)
+        }
+        if not wanted:
+            return set()
+        due = {objective.id: objective.due_at for objective in self.gathered.objectives}
+        rows = Objective.objects.select_for_update().filter(pk__in=wanted, archived_at=None, open_task_id="").order_by("pk")
+        return {pk for pk, due_at in rows.values_list("pk", "due_at") if due_at == due[pk]}
+
     def _write_objectives(self, carrier: EffectCarrier) -> None:
-        for objective_id, next_due_at in carrier.objectives.items():
-            task_id = carrier.objective_tasks.get(objective_id, "")
-            changes: dict[str, Any] = {"open_task_id": task_id}
-            if next_due_at is None:
-                changes["archived_at"] = self.now
-            else:
-                changes["due_at"] = next_due_at
-            Objective.objects.filter(pk=objective_id).update(**changes)
+        rows = []
+        for objective in self.gathered.objectives:
+            if objective.id in carrier.objectives:
+                next_due_at = carrier.objectives[objective.id]
+                ended = self.now if next_due_at is None else None
+                task_id = carrier.objective_tasks.get(objective.id, "")
+                rows.append((objective.id, task_id, next_due_at or objective.due_at, ended))
+        bulk.update(Objective, ("id",), ("open_task_id", "due_at", "archived_at"), rows)
 
     def _give_back(self, losers: Sequence[Stepped]) -> None:
         """Let Novas whose task was taken look again at once."""
-        bulk.update(
-            NovaState,
-            ("nova", "fence"),
-            _RELEASED,
-            [(stepped.claimed.nova_id, stepped.claimed.fence, 0, None, "") for stepped in losers],
-        )
+        rows = [(stepped.claimed.nova_id, stepped.claimed.fence, 0, None, "") for stepped in losers]
+        self._in_time(losers, bulk.update_counted(NovaState, ("nova", "fence"), _RELEASED, rows))
 
     def _release_reservations(self, winners: Sequence[Stepped]) -> None:
         """Free the open tasks that were reserved for this batch and not taken."""

@@ -4,26 +4,30 @@ claim ▸ gather ▸ step ▸ commit ▸ emit: one short method per verb, each f
 trips that does not grow with the Novas. What a step decides is workflow.core's; this file only carries facts in and wishes out.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from django.conf import settings
 from django.db import transaction
-from safety.facts import WorkflowSideFacts, load_facts
-from safety.verdicts import store_verdicts
 
 from safety import audit
 from safety.audit import Entry
 from safety.core.orchestrator import SafetyOrchestrator, Verdict
 from safety.core.status import FleetFacts, SafetyFacts
+from safety.facts import WorkflowSideFacts, load_facts
+from safety.verdicts import store_verdicts
 from workflow import gathering, momentum, waking
 from workflow.carrying import Stepped
 from workflow.committing import Commit, Committed
-from workflow.core.effects import BlockTask, CompleteTask, RetryTask, StartTask, UpdateProgress
+from workflow.core.discovery import LEAST_AVAILABLE
+from workflow.core.effects import BlockTask, CompleteTask, RecordInsight, RetryTask, StartTask, UpdateProgress
 from workflow.core.machine import CycleInputs, Step, execute_cycle, recover
-from workflow.core.work import TaskFacts, Wanting, WorkType, deal
+from workflow.core.momentum import MOMENTUM_PER_DAY
+from workflow.core.state import WorkflowState
+from workflow.core.work import AGENT, TaskFacts, Wanting, WorkType, deal
 from workflow.effective import Effective, EffectiveConfigurations
 from workflow.gathering import Claimed, Gathered
 from workflow.models import NovaState
@@ -32,6 +36,9 @@ from workflow.task_tracker import TaskTracker
 NOVA_QUARANTINED = "workflow.nova.quarantined"
 
 _CRASHES_ALLOWED = 3
+_SUSPECTS_EVERY = timedelta(milliseconds=20)
+_INSIGHTS = "insights"  # key in the state's context
+_INSIGHTS_KEPT = 5
 _TASK_EFFECTS = (StartTask, UpdateProgress, CompleteTask, RetryTask, BlockTask)
 
 logger = structlog.get_logger(__name__)
@@ -56,6 +63,7 @@ class WorkflowEngine:
         self.holder = holder
         self._configurations = EffectiveConfigurations()
         self._orchestrator = SafetyOrchestrator()
+        self._suspects_at = datetime.min.replace(tzinfo=UTC)
 
     def run_once(self, *, now: datetime, fleet: FleetFacts | None = None) -> Committed | None:
         """Take one batch of due Novas through a cycle each; None if nobody was due. `fleet`: facts read a moment ago."""
@@ -72,9 +80,15 @@ class WorkflowEngine:
 
     def claim(self, now: datetime) -> list[Claimed]:
         """Lease the Novas that are due, the longest due first; one that is suspected of killing its worker comes alone."""
+        suspects_first = now >= self._suspects_at  # however busy the others are, a suspect gets its turn
+        if suspects_first:
+            self._suspects_at = now + _SUSPECTS_EVERY
+            if suspect := self._claim_suspect(now):
+                return suspect
         claimed = gathering.claim(self.holder, settings.ENGINE_BATCH, now=now, suspects=False)
-        if claimed:
-            return claimed
+        return claimed if claimed or suspects_first else self._claim_suspect(now)
+
+    def _claim_suspect(self, now: datetime) -> list[Claimed]:
         suspects = gathering.claim(self.holder, 1, now=now, suspects=True)
         return [nova for nova in suspects if not self._quarantine(nova, now)]
 
@@ -113,10 +127,13 @@ class WorkflowEngine:
         claimed = [nova for nova in claimed if nova.nova_id in effective]
         teams = {nova_id: effective[nova_id].config.team for nova_id in ids if nova_id in effective}
         gathered = gathering.gather(ids, set(teams.values()), now=now)
-        dealt = self._deal(claimed, effective, gathered, now)
+        wanting = self._wanting(claimed, effective, gathered)
+        dealt = self._deal(wanting, gathered, now)
         available = self._available(teams, gathered)
-        short = {nova_id: team for nova_id, team in teams.items() if available[nova_id] < 3}
-        budgets = momentum.budgets(short, now=now) if short else {}
+        short = {want.nova_id: want.team for want in wanting if available[want.nova_id] < LEAST_AVAILABLE}
+        today = momentum.runs_today(short.keys() | dealt.keys(), now=now) if short or _any_momentum(dealt) else {}
+        dealt = _within_a_day(dealt, today)
+        budgets = momentum.budgets(short, today, now=now) if short else {}
         facts = load_facts(
             ids,
             {nova_id: entry.rules for nova_id, entry in effective.items()},
@@ -130,7 +147,7 @@ class WorkflowEngine:
         for nova in claimed:
             nova_id = nova.nova_id
             config = effective[nova_id].config
-            insights = nova.state.context.get("insights", "")
+            insights = nova.state.context.get(_INSIGHTS, "")
             inputs[nova_id] = CycleInputs(
                 config=replace(config, draining=True) if nova.draining else config,
                 safety=verdicts[nova_id].status,
@@ -150,21 +167,38 @@ class WorkflowEngine:
             )
         return Batch(claimed, effective, gathered, facts, verdicts, inputs)
 
-    def _deal(
-        self, claimed: Sequence[Claimed], effective: dict[str, Effective], gathered: Gathered, now: datetime
-    ) -> dict[str, list[TaskFacts]]:
-        """Reserve open work for the Novas that have room for it, and hand it out."""
+    @staticmethod
+    def _wanting(claimed: Sequence[Claimed], effective: dict[str, Effective], gathered: Gathered) -> list[Wanting]:
+        """Say which Novas have room for open work; those that were unsafe come last, since they may be so still."""
         wanting = []
-        for nova in claimed:
+        for nova in sorted(claimed, key=lambda nova: nova.state.current_state is WorkflowState.SAFETY_PAUSE):
             config = effective[nova.nova_id].config
             held = sum(1 for task in gathered.held.get(nova.nova_id, ()) if not (task.execution and task.execution.finished_at))
             free = config.max_concurrent_tasks - held
             if free > 0 and not nova.draining:
                 wanting.append(Wanting(nova.nova_id, config.team, free, config.default_executor, config.allowed_executors))
-        teams = {want.team for want in wanting}
-        executors = {name for want in wanting for name in want.allowed_executors}
-        gathering.reserve(self.holder, sum(want.free_slots for want in wanting), teams, executors, gathered, now=now)
-        return deal(gathered.reserved, wanting) if gathered.reserved else {}
+        return wanting
+
+    def _deal(self, wanting: Sequence[Wanting], gathered: Gathered, now: datetime) -> dict[str, list[TaskFacts]]:
+        """Reserve open work for the Novas that have room for it, and hand it out.
+
+        Where urgent work of some took all that was reserved, more is reserved for the others, so that none waits behind work
+        that it may not take.
+        """
+        hands: dict[str, list[TaskFacts]] = {}
+        without = wanting
+        while without:
+            limit = sum(want.free_slots - len(hands.get(want.nova_id, ())) for want in without)
+            reserved = gathering.reserve(self.holder, limit, _kinds(without), gathered, now=now)
+            if reserved:
+                hands = deal(gathered.reserved, wanting)
+            before = len(without)
+            without = [want for want in wanting if len(hands.get(want.nova_id, ())) < want.free_slots]
+            if reserved < limit or len(without) == before:
+                break
+        if wanting:
+            gathering.look_left(_kinds(wanting), gathered, now=now)
+        return hands
 
     @staticmethod
     def _available(teams: dict[str, str], gathered: Gathered) -> dict[str, int]:
@@ -178,13 +212,14 @@ class WorkflowEngine:
         nova: Claimed, effective: Effective, gathered: Gathered, dealt: dict[str, list[TaskFacts]], now: datetime
     ) -> WorkflowSideFacts:
         """Say what the safety floor must know of a Nova's work; momentum work waits for nobody, so it does not count."""
-        nova_id = nova.nova_id
+        nova_id, config = nova.nova_id, effective.config
         ready = [
-            task.created_at
+            gathered.ready_since[task.id]
             for task in (*gathered.assigned.get(nova_id, ()), *dealt.get(nova_id, ()))
             if task.work_type is not WorkType.MOMENTUM
+            and (task.executor or config.default_executor) in config.allowed_executors - {AGENT}
         ]
-        idle = len(gathered.held.get(nova_id, ())) < effective.config.max_concurrent_tasks
+        idle = len(gathered.held.get(nova_id, ())) < config.max_concurrent_tasks and not nova.draining
         since = [instant for instant in (nova.last_task_change, min(ready) if ready else None) if instant]
         state = nova.state
         return WorkflowSideFacts(
@@ -201,6 +236,7 @@ class WorkflowEngine:
         """Decide one Nova's cycle; whatever goes wrong is that Nova's alone."""
         try:
             step = execute_cycle(nova.state, batch.inputs[nova.nova_id], now)
+            _remember_insights(step)
         except Exception as error:  # the wall around one Nova's step: it recovers with backoff, the batch goes on
             logger.exception("step failed", nova_id=nova.nova_id)
             step: Step = recover(nova.state, f"{type(error).__name__}: {error}", now)  # type: ignore[no-redef]
@@ -210,7 +246,7 @@ class WorkflowEngine:
 
     def commit(self, stepped: Sequence[Stepped], batch: Batch, now: datetime) -> Committed:
         """Write the batch in one transaction."""
-        tracker = TaskTracker(now=now)
+        tracker = TaskTracker(now=now, by_novas=True)
 
         def verdicts_of(winners: Sequence[str]) -> None:
             store_verdicts({nova_id: batch.verdicts[nova_id] for nova_id in winners}, batch.facts, now)
@@ -223,3 +259,42 @@ class WorkflowEngine:
         """Wake the hosts for what was dispatched; the relay publishes the rest from the outbox."""
         if committed.dispatched:
             waking.knock("work")
+
+
+def _kinds(wanting: Sequence[Wanting]) -> set[str]:
+    """Name the kinds of open task that these Novas may take."""
+    alike = {(want.team, want.default_executor, want.allowed_executors): want for want in wanting}
+    return {
+        gathering.kind_of(team, executor)
+        for want in alike.values()
+        for executor in ("", *want.allowed_executors)
+        if want.may_take("", executor)
+        for team in ("", want.team)
+    }
+
+
+def _any_momentum(dealt: dict[str, list[TaskFacts]]) -> bool:
+    return any(task.work_type is WorkType.MOMENTUM for tasks in dealt.values() for task in tasks)
+
+
+def _within_a_day(dealt: dict[str, list[TaskFacts]], today: dict[str, Counter[str]]) -> dict[str, list[TaskFacts]]:
+    """Leave out the momentum work that a Nova has done often enough today."""
+    if not today:
+        return dealt
+    return {
+        nova_id: [
+            task
+            for task in tasks
+            if task.work_type is not WorkType.MOMENTUM or nova_id not in today or today[nova_id][task.action] < MOMENTUM_PER_DAY
+        ]
+        for nova_id, tasks in dealt.items()
+    }
+
+
+def _remember_insights(step: Step) -> None:
+    """Keep the newest lessons with the Nova's state, for its reflecting cycles."""
+    lessons = [" ".join(effect.insights["lessons_learned"].split()) for effect in step.effects if type(effect) is RecordInsight]
+    if lessons:
+        state = step.state
+        known = [*reversed(lessons), *state.context.get(_INSIGHTS, "").split("\n")]
+        state.context = {**state.context, _INSIGHTS: "\n".join(filter(None, known[:_INSIGHTS_KEPT]))}

@@ -3,7 +3,6 @@
 Reads and reserves only; nothing is decided here.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -12,6 +11,7 @@ from typing import Any
 import orjson
 from django.conf import settings
 from django.db import connection, transaction
+from django.db.models import Q
 
 from safety.bulk import instant, json_text, membership
 from workflow.core.state import WorkflowStateData
@@ -26,18 +26,20 @@ from workflow.core.work import (
     WorkType,
     similarity_key,
 )
-from workflow.models import InboxMessage, Objective, TaskStatistics
+from workflow.models import Objective, TaskStatistics
 from workflow.state_rows import LOADED, state_data
 from workflow.task_rows import ROW_COLUMNS, TaskRow
 
 _ASSIGNED_LOOKAHEAD = 3  # ready tasks loaded for each Nova beyond its free slots
-_SIGNALS = 500  # inbox rows loaded in one batch
+_SIGNALS = 64  # inbox rows loaded for each Nova
 _PRIORITIES = {priority.value: priority for priority in Priority}
 _WORK_TYPES = {kind.value: kind for kind in WorkType}
 _STATUSES = {status.value: status for status in TaskStatus}
 _UNFINISHED = "status IN ('pending', 'in_progress')"  # word for word as in the index task_mine, or SQLite does not use it
-_RETURNED = ", ".join((*ROW_COLUMNS, "not_before"))
-_TASK_COLUMNS = ", ".join(f"t.{name}" for name in (*ROW_COLUMNS, "not_before"))
+_LOADED_TASK = (*ROW_COLUMNS, "not_before", "updated_at")
+_KIND = "team || ' ' || executor"  # as kind_of() writes it
+_RETURNED = ", ".join(_LOADED_TASK)
+_TASK_COLUMNS = ", ".join(f"t.{name}" for name in _LOADED_TASK)
 
 
 @dataclass(slots=True)
@@ -63,6 +65,7 @@ class Gathered:
     assigned: dict[str, list[TaskFacts]] = field(default_factory=dict)
     signals: dict[str, list[Signal]] = field(default_factory=dict)
     rows: dict[str, TaskRow] = field(default_factory=dict)  # by task id, for the tracker
+    ready_since: dict[str, datetime] = field(default_factory=dict)  # by task id: nobody could take it earlier
     similar: dict[str, SimilarTasks] = field(default_factory=dict)
     objectives: list[ObjectiveFacts] = field(default_factory=list)
     reserved: list[TaskFacts] = field(default_factory=list)
@@ -76,14 +79,15 @@ def claim(holder: str, limit: int, *, now: datetime, suspects: bool) -> list[Cla
     """
     skip = " FOR UPDATE SKIP LOCKED" if connection.vendor == "postgresql" else ""
     trust = "crashes > 0" if suspects else "crashes = 0"
-    at = now
+    chosen = (
+        "SELECT nova_id FROM workflow_novastate WHERE mode IN ('running', 'draining') AND due_at <= %s "  # noqa: S608
+        f"AND (lease_until IS NULL OR lease_until < %s) AND {trust} ORDER BY due_at LIMIT %s{skip}"
+    )
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
             "UPDATE workflow_novastate SET lease_holder = %s, lease_until = %s, fence = fence + 1, crashes = crashes + 1 "  # noqa: S608
-            "WHERE nova_id IN (SELECT nova_id FROM workflow_novastate WHERE mode IN ('running', 'draining') "
-            f"AND due_at <= %s AND (lease_until IS NULL OR lease_until < %s) AND {trust} "
-            f"ORDER BY due_at LIMIT %s{skip}) RETURNING {', '.join(LOADED)}",
-            [holder, now + timedelta(seconds=settings.LEASE_SECONDS), at, at, limit],
+            f"WHERE {_one_of('nova_id', chosen)} RETURNING {', '.join(LOADED)}",
+            [holder, now + timedelta(seconds=settings.LEASE_SECONDS), now, now, limit],
         )
         rows = cursor.fetchall()
     return [
@@ -114,35 +118,54 @@ def next_due(*, now: datetime) -> datetime | None:
     return instant(row[0]) if row else None
 
 
-def reserve(
-    holder: str, limit: int, teams: Collection[str], executors: Collection[str], gathered: Gathered, *, now: datetime
-) -> None:
-    """Reserve open tasks for this engine until its lease would end, the most urgent first, and look how many are left.
-
-    An executor that is empty stands for the Nova's default one.
-    """
+def reserve(holder: str, limit: int, kinds: Collection[str], gathered: Gathered, *, now: datetime) -> int:
+    """Reserve open tasks of these kinds for this engine until its lease would end, the most urgent first; give how many."""
     skip = " FOR UPDATE SKIP LOCKED" if connection.vendor == "postgresql" else ""
-    ready = (
-        "status = 'pending' AND assignee_id IS NULL AND waiting_on = 0 AND (not_before IS NULL OR not_before <= %s) "
-        "AND (reserved_until IS NULL OR reserved_until < %s) "
-        f"AND {membership('team')} AND {membership('executor')}"
-    )
-    at = now
-    values: list[Any] = [at, at, json_text(sorted({"", *teams})), json_text(sorted({"", *executors} - {"agent"}))]
+    ready, values = _open_tasks(kinds, now)
+    chosen = f"SELECT id FROM workflow_task WHERE {ready} ORDER BY order_at, id LIMIT %s{skip}"  # noqa: S608
     with connection.cursor() as cursor:
-        if limit:
-            cursor.execute(
-                "UPDATE workflow_task SET reserved_by = %s, reserved_until = %s, fence = fence + 1 WHERE id IN "  # noqa: S608
-                f"(SELECT id FROM workflow_task WHERE {ready} ORDER BY order_at, id LIMIT %s{skip}) RETURNING {_RETURNED}",
-                [holder, now + timedelta(seconds=settings.LEASE_SECONDS), *values, limit],
-            )
-            gathered.reserved = [_task(row, gathered, None, 0) for row in cursor.fetchall()]
-            gathered.reserved.sort(key=lambda task: (task.order_at, task.id))
+        cursor.execute(
+            "UPDATE workflow_task SET reserved_by = %s, reserved_until = %s, fence = fence + 1 "  # noqa: S608
+            f"WHERE {_one_of('id', chosen)} RETURNING {_RETURNED}",
+            [holder, now + timedelta(seconds=settings.LEASE_SECONDS), *values, limit],
+        )
+        rows = cursor.fetchall()
+    gathered.reserved += [_task(row, gathered, None, 0) for row in rows]
+    gathered.reserved.sort(key=lambda task: (task.order_at, task.id))
+    return len(rows)
+
+
+def look_left(kinds: Collection[str], gathered: Gathered, *, now: datetime) -> None:
+    """Look how many open tasks of these kinds are left, up to three."""
+    ready, values = _open_tasks(kinds, now)
+    with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT team FROM workflow_task WHERE {ready} ORDER BY order_at, id LIMIT 3",  # noqa: S608
             values,
         )
         gathered.open_left = [row[0] for row in cursor.fetchall()]
+
+
+def kind_of(team: str, executor: str) -> str:
+    """Name what decides which Novas may take an open task: its team and its executor; either may be empty."""
+    return f"{team} {executor}"
+
+
+def _open_tasks(kinds: Collection[str], now: datetime) -> tuple[str, list[Any]]:
+    """Give the condition of an open task of these kinds that is ready, with its parameters."""
+    ready = (
+        "status = 'pending' AND assignee_id IS NULL AND waiting_on = 0 AND (not_before IS NULL OR not_before <= %s) "
+        f"AND (reserved_until IS NULL OR reserved_until < %s) AND {membership(_KIND)}"
+    )
+    return ready, [now, now, json_text(sorted(kinds))]
+
+
+def _one_of(column: str, select: str) -> str:
+    """Give the condition that a column is among what `select` gives.
+
+    An array on PostgreSQL, which may run a plain subquery more than once and lock other rows each time.
+    """
+    return f"{column} = ANY(ARRAY({select}))" if connection.vendor == "postgresql" else f"{column} IN ({select})"
 
 
 def gather(nova_ids: Sequence[str], teams: Collection[str], *, now: datetime) -> Gathered:
@@ -188,8 +211,10 @@ def _load_tasks(nova_ids: Sequence[str], gathered: Gathered, now: datetime) -> N
 def _task(row: Sequence[Any], gathered: Gathered, execution: ExecutionFacts | None, dependants: int) -> TaskFacts:
     (task_id, title, description, status, priority, work_type, assignee, team, executor, action, estimated, created_at,
      started_at, attempts, max_attempts, progress, blocked_at, blocked_seconds, order_at, fence, personal, cause,
-     not_before) = row[:23]  # fmt: skip
+     not_before, updated_at) = row[:24]  # fmt: skip
     created, started, order = instant(created_at), instant(started_at), instant(order_at)
+    allowed = instant(not_before)
+    gathered.ready_since[task_id] = max(filter(None, (created, allowed, instant(updated_at))))
     gathered.rows[task_id] = TaskRow(
         task_id, title, description, status, priority, work_type, assignee or "", team, executor, action, estimated, created,
         started, attempts, max_attempts, progress, instant(blocked_at), blocked_seconds, order, fence, bool(personal), cause,
@@ -197,7 +222,7 @@ def _task(row: Sequence[Any], gathered: Gathered, execution: ExecutionFacts | No
     return TaskFacts(
         task_id, title, description, _PRIORITIES[priority], _WORK_TYPES[work_type], created, order, _STATUSES[status], executor,
         action, assignee or "", team, timedelta(seconds=estimated), started, attempts, max_attempts, progress,
-        instant(not_before), timedelta(seconds=blocked_seconds), dependants, bool(personal), cause, execution,
+        allowed, timedelta(seconds=blocked_seconds), dependants, bool(personal), cause, execution,
     )  # fmt: skip
 
 
@@ -223,12 +248,23 @@ def _json(value: Any) -> Any:
 
 
 def _load_signals(nova_ids: Sequence[str], gathered: Gathered) -> None:
-    signals: defaultdict[str, list[Signal]] = defaultdict(list)
-    waiting = InboxMessage.objects.filter(status=InboxMessage.Status.WAITING, nova_id__in=nova_ids).order_by("id")
-    columns = ("nova_id", "id", "kind", "stream", "fields", "received_at", "entry_id")
-    for nova_id, *values in waiting.values_list(*columns)[:_SIGNALS]:
-        signals[nova_id].append(Signal(*values))
-    gathered.signals = signals
+    """Load the oldest waiting inbox rows of each Nova: one that is flooded does not hide the others'."""
+    waiting = "SELECT id FROM workflow_inboxmessage WHERE nova_id = n.value AND status = 'waiting' ORDER BY id LIMIT %s"
+    if connection.vendor == "sqlite":
+        source = f"json_each(%s) n JOIN workflow_inboxmessage m ON m.id IN ({waiting})"
+    else:
+        source = (
+            f"jsonb_array_elements_text(%s::jsonb) n CROSS JOIN LATERAL ({waiting}) w "
+            "JOIN workflow_inboxmessage m ON m.id = w.id"
+        )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT m.nova_id, m.id, m.kind, m.stream, m.fields, m.received_at, m.entry_id FROM {source} ORDER BY m.id",  # noqa: S608
+            [json_text(nova_ids), _SIGNALS],
+        )
+        for nova_id, signal_id, kind, stream, fields, received_at, entry_id in cursor.fetchall():
+            signal = Signal(signal_id, kind, stream, _json(fields), instant(received_at), entry_id)
+            gathered.signals.setdefault(nova_id, []).append(signal)
 
 
 def _load_similar(gathered: Gathered) -> None:
@@ -244,21 +280,19 @@ def _load_similar(gathered: Gathered) -> None:
 
 
 def _load_objectives(nova_ids: Sequence[str], teams: Collection[str], gathered: Gathered, now: datetime) -> None:
-    due = Objective.objects.filter(due_at__lte=now, archived_at=None, open_task_id="").order_by("due_at")[:100]
-    members = set(nova_ids)
-    for row in due:
-        mine = row.nova_id in members if row.nova_id else (not row.team or row.team in teams)
-        if mine:
-            gathered.objectives.append(
-                ObjectiveFacts(
-                    row.pk,
-                    row.title,
-                    row.description,
-                    _PRIORITIES[row.priority],
-                    timedelta(seconds=row.cadence),
-                    row.due_at,
-                    row.until,
-                    row.nova_id or "",
-                    row.team,
-                )
-            )
+    whose = Q(nova_id__in=nova_ids) | Q(nova=None, team__in={"", *teams})
+    due = Objective.objects.filter(whose, due_at__lte=now, archived_at=None, open_task_id="").order_by("due_at")[:100]
+    gathered.objectives = [
+        ObjectiveFacts(
+            row.pk,
+            row.title,
+            row.description,
+            _PRIORITIES[row.priority],
+            timedelta(seconds=row.cadence),
+            row.due_at,
+            row.until,
+            row.nova_id or "",
+            row.team,
+        )
+        for row in due
+    ]

@@ -105,8 +105,7 @@ class Loop:
         return True
 
     def _keep_house(self) -> None:
-        missing = INTAKE not in self._roles and self._knocked
-        if not self._due("house", _HOUSEKEEPING) and not missing:
+        if not self._due("house", _HOUSEKEEPING):
             return
         now = _now()
         self._keep_roles(now)
@@ -122,8 +121,6 @@ class Loop:
             oldest = OutboxEntry.objects.order_by("id").values_list("created_at", flat=True).first()
             age = max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
             safety_facts.note_fleet("outbox_age", age, now)
-
-    _knocked = False
 
     def _keep_roles(self, now: datetime) -> None:
         """Renew what is held when that is due, take what is free, share with another slot that lives."""
@@ -169,9 +166,8 @@ class Loop:
                 self._listening = True
             if INTAKE in self._roles:
                 self._read(patience)
-            else:
-                self._reader.wait_for_knock(patience)
-                self._knocked = patience > 0
+            elif self._reader.wait_for_knock(patience) and not Lease.objects.filter(name=INTAKE).exclude(holder="").exists():
+                self._take_role(INTAKE, _now())  # its holder gave it back and knocked
         except (StreamUnavailable, StreamRefused) as error:
             self._lost(error, patience)
             return False
@@ -183,7 +179,7 @@ class Loop:
         if INTAKE in self._roles and not self._reader.own_in_blocking_call:
             longest = _OWN_STREAMS
         now = _now()
-        due = gathering.next_due(now=now)
+        due = gathering.next_due(now=now) if self._may_step else None
         if due is None:
             return longest
         late = 0.0 if INTAKE in self._roles else _SECOND_HAND
@@ -235,14 +231,22 @@ class Loop:
     def _step(self, reachable: bool) -> bool:
         """Step due Novas and relay what is to be published; True if there may be more at once."""
         worked = False
-        if self._fleet is not None and self._fleet.stream_reachable:
+        if self._may_step:
             committed = self._engine.run_once(now=_now(), fleet=self._fleet)
             worked = committed is not None
         if reachable and RELAY in self._roles:
-            worked = self._publish() or worked
+            try:
+                worked = self._publish() or worked
+            except (StreamUnavailable, StreamRefused) as error:
+                self._lost(error, 0.0)
         elif worked:
             waking.knock("loops", self._client)
         return worked
+
+    @property
+    def _may_step(self) -> bool:
+        """Whether any Nova may act: without a stream server none may, and one fleet fact says so for all."""
+        return self._fleet is not None and bool(self._fleet.stream_reachable)
 
     def _publish(self) -> bool:
         now = _now()

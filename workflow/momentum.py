@@ -7,25 +7,53 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
+from django.db.models import QuerySet
+
 from safety import bulk
-from workflow.core.momentum import MOMENTUM_INTERVAL, MomentumFacts, after_momentum_run, allowed_templates
+from workflow.core.momentum import (
+    MOMENTUM_INTERVAL,
+    MOMENTUM_TEMPLATES,
+    MomentumFacts,
+    after_momentum_run,
+    allowed_templates,
+)
 from workflow.core.work import MomentumBudget
 from workflow.models import MomentumLedger, Task
 
 NOTHING = MomentumBudget()
 
 
-def budgets(teams: Mapping[str, str], *, now: datetime) -> dict[str, MomentumBudget]:
-    """Give what each Nova (with its team) may still do as momentum work: two queries, whatever their number."""
+def budgets(teams: Mapping[str, str], today: Mapping[str, Counter[str]], *, now: datetime) -> dict[str, MomentumBudget]:
+    """Give what each Nova (with its team) may still do as momentum work: two queries, whatever their number.
+
+    A template with an item that has not ended is not repeated, so a blocked one does not pile up.
+    """
     ledgers: defaultdict[str, list[MomentumFacts]] = defaultdict(list)
-    for row in MomentumLedger.objects.filter(scope__in=set(teams.values())):
+    scopes = set(teams.values())
+    for row in MomentumLedger.objects.filter(scope__in=scopes):
         ledgers[row.scope].append(MomentumFacts(row.template, row.last_created_at, row.asleep))
+    for scope, template in _momentum_tasks().filter(completed_at=None, team__in=scopes).values_list("team", "action"):
+        ledgers[scope].append(MomentumFacts(template, last_created_at=now))
+    nothing: Counter[str] = Counter()
+    return {
+        nova_id: MomentumBudget(allowed_templates(ledgers[team], now, today.get(nova_id, nothing)))
+        for nova_id, team in teams.items()
+    }
+
+
+def runs_today(nova_ids: Collection[str], *, now: datetime) -> dict[str, Counter[str]]:
+    """Count how often each Nova ran each template since midnight: one query."""
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     today: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    done = Task.objects.filter(work_type="momentum", completed_at__gte=midnight, assignee_id__in=list(teams))
-    for assignee, action in done.exclude(action="").values_list("assignee_id", "action"):
+    done = _momentum_tasks().filter(completed_at__gte=midnight, assignee_id__in=list(nova_ids))
+    for assignee, action in done.values_list("assignee_id", "action"):
         today[assignee or ""][action] += 1
-    return {nova_id: MomentumBudget(allowed_templates(ledgers[team], now, today[nova_id])) for nova_id, team in teams.items()}
+    return today
+
+
+def _momentum_tasks() -> QuerySet[Task]:
+    """Give all of them, found by the index task_history, whose condition must stand here word for word."""
+    return Task.objects.filter(work_type="momentum", action__in=list(MOMENTUM_TEMPLATES)).exclude(action="")
 
 
 def take_turns(wanted: Sequence[tuple[str, str]], *, now: datetime) -> set[tuple[str, str]]:
@@ -46,7 +74,9 @@ def note_runs(runs: Sequence[tuple[str, str, Collection[str]]]) -> None:
     """Remember what finished runs found, given as (scope, template, findings); fruitless ones may fall asleep."""
     if not runs:
         return
-    rows = {(row.scope, row.template): row for row in MomentumLedger.objects.filter(scope__in={run[0] for run in runs})}
+    templates = {run[1] for run in runs}
+    ledger = MomentumLedger.objects.select_for_update().filter(scope__in={run[0] for run in runs}, template__in=templates)
+    rows = {(row.scope, row.template): row for row in ledger.order_by("scope", "template")}
     for scope, template, findings in runs:
         if row := rows.get((scope, template)):
             row.fruitless_runs, row.asleep = after_momentum_run(row.findings, findings, row.fruitless_runs)

@@ -14,12 +14,11 @@ from typing import Any
 from django.db import connection, transaction
 
 from safety import audit, bulk
-from safety.audit import Entry
 from workflow import waking
-from workflow.core.protocol import NOVAProtocolValidator, stream_name
 from workflow.core.work import Outcome, Priority, TaskStatus, WorkType, order_at
 from workflow.errors import WorkflowError
 from workflow.models import Execution, Nova, Objective, Task, TaskDependency
+from workflow.task_journal import TaskJournal
 from workflow.task_numbers import NUMBERS
 from workflow.task_rows import ASSIGNEE, CREATED_COLUMNS, ROW_COLUMNS, TEAM, UNTOUCHED, WAITING_ON, TaskRow, task_row
 
@@ -53,16 +52,12 @@ class UnknownAssignee(TaskError):
     """The task names a Nova that does not exist or is archived."""
 
 
-_validator = NOVAProtocolValidator()
-
-
 class TaskTracker:
-    """Changes of tasks, collected and written together. `now` is the instant of all of them."""
+    """Changes of tasks, collected and written together. `now` is the instant of all of them; `by_novas`: the Novas act."""
 
-    def __init__(self, *, now: datetime) -> None:
+    def __init__(self, *, now: datetime, by_novas: bool = False) -> None:
         self.now = now
-        self.stamp = now.isoformat()
-        self.entries: list[Entry] = []  # in the order things happened; other writers may add theirs
+        self.journal = TaskJournal(now=now, by_novas=by_novas)
         self._rows: dict[str, TaskRow] = {}
         self._created: list[list[Any]] = []
         self._dependencies: list[tuple[str, str]] = []
@@ -157,13 +152,13 @@ class TaskTracker:
         if waits_for:
             after["dependencies"] = ",".join(waits_for)
         if personal:
-            self._note(row, TASK_CREATED, after)
+            self.journal.note(row, TASK_CREATED, after)
         elif assignee:
-            self._publish(row, TASK_CREATED, "task_todo", after=after)
+            self.journal.publish(row, TASK_CREATED, "task_todo", after=after)
         else:
-            _validator.validate_task_data(self._message(row))
+            self.journal.check(row)
             after["title"] = title
-            self._note(row, TASK_CREATED, after)
+            self.journal.note(row, TASK_CREATED, after)
         return task_id
 
     def start_task(self, row: TaskRow, *, nova_id: str, update: str, attempt: int) -> None:
@@ -171,7 +166,7 @@ class TaskTracker:
         self._expect(row, TaskStatus.PENDING)
         if not row.assignee:
             row.assignee = nova_id
-            self._publish(row, TASK_CLAIMED, "task_todo")
+            self.journal.publish(row, TASK_CLAIMED, "task_todo")
         row.status, row.attempts = "in_progress", attempt
         if row.started_at is None:
             row.started_at = self.now
@@ -186,7 +181,9 @@ class TaskTracker:
             reserved_by="",
             reserved_until=None,
         )
-        self._publish(row, TASK_STARTED, "task_progress", after={"attempt": attempt}, update=update, progress_percentage="0")
+        self.journal.publish(
+            row, TASK_STARTED, "task_progress", after={"attempt": attempt}, update=update, progress_percentage="0"
+        )
 
     def update_progress(self, task: TaskRow | str, update: str, progress_percentage: int | None = None) -> None:
         """Say how far work on a task in progress has come."""
@@ -195,7 +192,7 @@ class TaskTracker:
         if progress_percentage is not None:
             row.progress = progress_percentage
         self._change(row, progress=row.progress)
-        self._publish(row, TASK_PROGRESSED, "task_progress", update=update, progress_percentage=str(row.progress))
+        self.journal.publish(row, TASK_PROGRESSED, "task_progress", update=update, progress_percentage=str(row.progress))
 
     def complete_task(self, task: TaskRow | str, results: str, metrics: Mapping[str, Any] | None = None) -> None:
         """End a task that succeeded; what waited for it may go on."""
@@ -221,7 +218,7 @@ class TaskTracker:
         self._expect(row, TaskStatus.IN_PROGRESS)
         row.status = "pending"
         self._change(row, status="pending", not_before=not_before, progress=0)
-        self._publish(
+        self.journal.publish(
             row,
             TASK_RETRIED,
             "task_progress",
@@ -253,7 +250,9 @@ class TaskTracker:
         extra: Any = {"update": reason, "progress_percentage": str(row.progress), "block_owner": owner, "block_action": action}
         if results:
             extra["results"] = results
-        self._publish(row, TASK_BLOCKED, "task_progress", after={"owner": owner, "action": action}, reason=reason, **extra)
+        self.journal.publish(
+            row, TASK_BLOCKED, "task_progress", after={"owner": owner, "action": action}, reason=reason, **extra
+        )
 
     def unblock_task(self, task: TaskRow | str, reason: str) -> None:
         """Put a blocked task back to pending with fresh attempts."""
@@ -275,10 +274,10 @@ class TaskTracker:
             not_before=None,
         )
         if row.assignee:
-            self._publish(row, TASK_UNBLOCKED, "task_todo", reason=reason)
+            self.journal.publish(row, TASK_UNBLOCKED, "task_todo", reason=reason)
             self._wake.add(row.assignee)
         else:
-            self._note(row, TASK_UNBLOCKED, None, reason=reason)
+            self.journal.note(row, TASK_UNBLOCKED, None, reason=reason)
             self._open_teams.append(row.team)
 
     def set_priority(self, task: TaskRow | str, priority: Priority, reason: str) -> None:
@@ -289,7 +288,7 @@ class TaskTracker:
         row.priority = priority.value
         self._change(row, priority=priority.value, order_at=order_at(priority, row.created_at))
         stream = "task_todo" if row.assignee else ""
-        self._publish(row, TASK_RANKED, stream, before=before, after={"priority": row.priority}, reason=reason)
+        self.journal.publish(row, TASK_RANKED, stream, before=before, after={"priority": row.priority}, reason=reason)
 
     def record_insights(self, row: TaskRow, insights: Mapping[str, str]) -> None:
         """Keep a completed task's reflection with it."""
@@ -316,7 +315,7 @@ class TaskTracker:
         self._block_orphans()
         waking.mark_due(self._wake, now=self.now)
         waking.mark_idle_due(self._open_teams, now=self.now)
-        audit.record(self.entries, now=self.now)
+        audit.record(self.journal.entries, now=self.now)
 
     def write_changes(self) -> None:
         """Write the changed tasks, each under its fence, one statement for each kind of change."""
@@ -454,67 +453,9 @@ class TaskTracker:
             reserved_by="",
             reserved_until=None,
         )
-        extra: Any = {"completed_at": self.stamp, "results": results, "metrics": text, "outcome": outcome.value}
+        extra: Any = {"completed_at": self.journal.stamp, "results": results, "metrics": text, "outcome": outcome.value}
         stream = "task_completed" if row.assignee else ""
-        self._publish(row, action, stream, after={"outcome": outcome.value}, reason=reason, **extra)
-
-    def _message(self, row: TaskRow) -> dict[str, str]:
-        return {
-            "task_id": row.id,
-            "title": row.title,
-            "description": row.description,
-            "status": row.status,
-            "priority": row.priority,
-            "assignee": row.assignee,
-            "created_at": row.created_at.isoformat(),
-            "updated_at": self.stamp,
-        }
-
-    def _publish(
-        self,
-        row: TaskRow,
-        action: str,
-        stream: str,
-        *,
-        before: Mapping[str, Any] | None = None,
-        after: Mapping[str, Any] | None = None,
-        reason: str = "",
-        **extra: str,
-    ) -> None:
-        """Journal a change and put its message on a task stream of the assignee, if it has one and the task is not personal."""
-        if row.personal or not stream or not row.assignee:
-            self._note(row, action, after, before=before, reason=reason)
-            return
-        message = self._message(row)
-        message.update(extra)
-        _validator.validate_task_data(message)
-        self.entries.append(
-            Entry(
-                action,
-                row.assignee,
-                "task",
-                row.id,
-                before,
-                after,
-                reason,
-                row.cause,
-                stream_name(stream, row.assignee),
-                message,
-            )
-        )
-
-    def _note(
-        self,
-        row: TaskRow,
-        action: str,
-        after: Mapping[str, Any] | None,
-        *,
-        before: Mapping[str, Any] | None = None,
-        reason: str = "",
-    ) -> None:
-        self.entries.append(
-            Entry(action, row.assignee, "task", row.id, before, after, reason, row.cause, personal=row.personal)
-        )
+        self.journal.publish(row, action, stream, after={"outcome": outcome.value}, reason=reason, **extra)
 
 
 def known_novas(nova_ids: Iterable[str]) -> dict[str, str]:

@@ -40,16 +40,30 @@ def mark_all_due(*, now: datetime) -> None:
         )
 
 
+# A Nova with a free slot that rests, of a team (empty: of any), the next to be due first.
+_RESTING = (
+    "UPDATE workflow_novastate SET due_at = %s, wakes = wakes + 1 WHERE nova_id IN (SELECT s.nova_id "
+    "FROM workflow_novastate s JOIN workflow_nova n ON n.nova_id = s.nova_id JOIN safety_safetypolicy p ON p.slug = n.policy_id "
+    "WHERE s.mode = 'running' AND s.due_at > %s AND s.tasks_in_flight < p.max_concurrent_tasks "
+    "AND (n.team = %s OR %s = '') ORDER BY s.due_at LIMIT %s)"
+)
+# One without work whose step is under way: it may have looked a moment too early.
+_STEPPING = (
+    "UPDATE workflow_novastate SET wakes = wakes + 1 WHERE nova_id IN (SELECT s.nova_id "
+    "FROM workflow_novastate s JOIN workflow_nova n ON n.nova_id = s.nova_id "
+    "WHERE s.mode = 'running' AND s.due_at <= %s AND s.lease_until > %s AND s.tasks_in_flight = 0 "
+    "AND (n.team = %s OR %s = '') ORDER BY s.due_at LIMIT %s)"
+)
+
+
 def mark_idle_due(teams: Sequence[str], *, now: datetime) -> None:
-    """Make one idle Nova due for each open task, given by its team (empty: any Nova's)."""
+    """Make one Nova with room due for each open task, given by its team (empty: any Nova's)."""
     for team, count in Counter(teams).items():
         with connection.cursor() as cursor:
-            cursor.execute(
-                "UPDATE workflow_novastate SET due_at = %s, wakes = wakes + 1 WHERE nova_id IN (SELECT s.nova_id "
-                "FROM workflow_novastate s JOIN workflow_nova n ON n.nova_id = s.nova_id WHERE s.mode = 'running' "
-                "AND s.due_at > %s AND s.tasks_in_flight = 0 AND (n.team = %s OR %s = '') ORDER BY s.due_at LIMIT %s)",
-                [now, now, team, team, count],
-            )
+            cursor.execute(_RESTING, [now, now, team, team, count])
+            missing = count - cursor.rowcount
+            if missing > 0:
+                cursor.execute(_STEPPING, [now, now, team, team, missing])
 
 
 class _Knocker:

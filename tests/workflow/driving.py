@@ -1,5 +1,6 @@
 """Drives a WorkflowEngine by hand for tests: one step at a time, at instants the test chooses, with executions ended by decree."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -45,6 +46,15 @@ class Driver:
             assert len(done) < limit, "somebody is due again and again"
         return done
 
+    def run_until(self, condition: Callable[[], bool], limit: int = 50) -> None:
+        """Run at each instant at which somebody is due, until the condition holds."""
+        for _ in range(limit):
+            self.run()
+            if condition():
+                return
+            self.now = max(self.now, NovaState.objects.runnable().earliest("due_at").due_at)
+        raise AssertionError("It did not come to that.")
+
     def begin(self, count: int = 1) -> list[Execution]:
         """Let the Novas take work and let hosts begin it; gives the executions, which must be `count`."""
         self.step()
@@ -75,7 +85,9 @@ class Driver:
 def silence_momentum(*scopes: str) -> None:
     """Put every momentum template to sleep in these scopes (the fleet's, without any), so that only asked-for work is done."""
     MomentumLedger.objects.bulk_create(
-        MomentumLedger(scope=scope, template=template, asleep=True) for scope in scopes or ("",) for template in MOMENTUM_TEMPLATES
+        MomentumLedger(scope=scope, template=template, asleep=True)
+        for scope in scopes or ("",)
+        for template in MOMENTUM_TEMPLATES
     )
 
 

