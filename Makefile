@@ -3,7 +3,9 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
-PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell command -v $(name) 2>/dev/null)))
+# The first Python that really runs and is new enough.
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
+  $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$name && break; done)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 PYTEST_FLAGS ?=
@@ -50,8 +52,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
-	@$(or $(PYTHON),$(error No python3 was found; install Python 3.11 or later)) -c "import sys; sys.exit(sys.version_info < (3, 11))" \
-	  || { echo "$(PYTHON) is older than 3.11; install Python 3.11 or later, or name one: make PYTHON=/path/to/python" >&2; exit 1; }
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or later is needed; install it, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "On Debian: apt-get install python3-venv" >&2; exit 1; }
 
 $(VENV)/.installed: requirements.txt | $(BIN)/python

@@ -32,8 +32,10 @@ def main(arguments: list[str]) -> int:
                         columns[name] = _measure(given.only or list(SCENARIOS), make, Options(given.quick))
     if not columns:
         return 1
-    _say("\n" + table(columns))
-    _say("\n" + ", ".join(f"{name} {value}" for name, value in about.items()))
+    text = f"{table(columns)}\n\nMeasured on: {', '.join(f'{name} {value}' for name, value in about.items())}."
+    _say(f"\n{text}")
+    if given.document:
+        _document(given.document, text)
     if given.json:
         given.json.write_text(json.dumps(_record(about, columns), indent=1))
     missed = [figure for found in columns.values() for figure in found if not figure.ok]
@@ -46,6 +48,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--assert", dest="assert_bars", action="store_true", help="end with 1 if a bar is missed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole record there")
+    parser.add_argument("--document", type=Path, metavar="FILE", help="put the table there, between its two `measured` marks")
     parser.add_argument("--only", action="append", choices=list(SCENARIOS), help="this scenario; may be given again")
     parser.add_argument(
         "--quick", action="store_true", help="shorter windows and a smaller fleet: for a look, not for the record"
@@ -103,6 +106,15 @@ def _record(about: dict[str, Any], columns: dict[str, list[Figure]]) -> dict[str
         for name, found in columns.items()
     }
     return {"machine": about, "figures": rows}
+
+
+def _document(path: Path, text: str) -> None:
+    """Replace what stands between the marks; docs/benchmarks.md has them."""
+    before, begin, rest = path.read_text().partition("<!-- measured: begin -->\n")
+    _, end, after = rest.partition("<!-- measured: end -->")
+    if not begin or not end:
+        raise SystemExit(f"{path} has no marks `measured: begin` and `measured: end`; it was left alone.")
+    path.write_text(f"{before}{begin}\n{text}\n\n{end}{after}")
 
 
 def _say(text: str) -> None:

@@ -162,13 +162,13 @@ STREAM_CA_FILE = env.str("NOVAWF_STREAM_CA_FILE", default="")
 STREAM_SOCKET_TIMEOUT = 5.0
 STREAM_CONNECT_TIMEOUT = 2.0
 STREAM_BLOCK_LIMIT = 1.0  # seconds: the longest BLOCK; always below the socket timeout
-STREAM_MAXLEN = {
+STREAM_MAXLEN = {  # entries kept on the streams that all Novas share
     "nova.work.queue": 100_000,
     "nova.priority.alerts": 100_000,
-    "nova.coordination": 10_000,
-    "nova.enterprise.metrics": 100_000,
-    "default": 10_000,
+    "nova.enterprise.metrics": 20_000,
 }
+# Entries kept on each of a Nova's own streams: a share of the whole, so that a large fleet fits into the server's memory.
+STREAM_MAXLEN_OWN = {"least": 100, "most": 5_000, "all_novas": 40_000}
 STATE_HASH_TTL = 3600  # seconds, spec "State Persistence"
 STATE_HASH_REFRESH = 900.0
 

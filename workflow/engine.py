@@ -89,8 +89,10 @@ class WorkflowEngine:
         return claimed if claimed or suspects_first else self._claim_suspect(now)
 
     def _claim_suspect(self, now: datetime) -> list[Claimed]:
-        suspects = gathering.claim(self.holder, 1, now=now, suspects=True)
-        return [nova for nova in suspects if not self._quarantine(nova, now)]
+        while suspects := gathering.claim(self.holder, 1, now=now, suspects=True):
+            if not self._quarantine(suspects[0], now):
+                return suspects
+        return []
 
     def _quarantine(self, nova: Claimed, now: datetime) -> bool:
         """Take a Nova out of the loop whose claims keep ending without a commit."""

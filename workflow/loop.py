@@ -20,7 +20,7 @@ from safety.observations import forget_old
 from safety.stream_client import StreamClient, StreamEntries, StreamError, StreamRefused, StreamUnavailable
 from workflow import gathering, leases, waking
 from workflow.engine import WorkflowEngine
-from workflow.models import Lease
+from workflow.models import Lease, NovaState
 from workflow.streams.intake import Intake
 from workflow.streams.reader import Reader, publish_hashes
 from workflow.streams.relay import Relay
@@ -33,6 +33,7 @@ _SWEEP_SHARE = 50.0  # the pause after a sweep is this many times its length
 _SECOND_HAND = 0.2  # seconds that a slot without the intake leaves due Novas to the one that has it
 _GAPS = 5.0
 _HASHES = "state_hashes"
+_SHARE_MEMORY = 10.0
 _HOURLY = 3600.0
 
 logger = structlog.get_logger(__name__)
@@ -118,6 +119,8 @@ class Loop:
             if self._due("observations", _HOURLY):
                 forget_old(now=now)
         if RELAY in self._roles:
+            if self._due("share memory", _SHARE_MEMORY):
+                self._relay.share_memory(NovaState.objects.exclude(mode="archived").count())
             oldest = OutboxEntry.objects.order_by("id").values_list("created_at", flat=True).first()
             age = max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
             safety_facts.note_fleet("outbox_age", age, now)

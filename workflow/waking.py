@@ -43,7 +43,8 @@ def mark_all_due(*, now: datetime) -> None:
 # A Nova with a free slot that rests, of a team (empty: of any), the next to be due first.
 _RESTING = (
     "UPDATE workflow_novastate SET due_at = %s, wakes = wakes + 1 WHERE nova_id IN (SELECT s.nova_id "
-    "FROM workflow_novastate s JOIN workflow_nova n ON n.nova_id = s.nova_id JOIN safety_safetypolicy p ON p.slug = n.policy_id "
+    "FROM workflow_novastate s JOIN workflow_nova n ON n.nova_id = s.nova_id "
+    "JOIN safety_safetypolicy p ON p.slug = n.policy_id "
     "WHERE s.mode = 'running' AND s.due_at > %s AND s.tasks_in_flight < p.max_concurrent_tasks "
     "AND (n.team = %s OR %s = '') ORDER BY s.due_at LIMIT %s)"
 )

@@ -1,4 +1,4 @@
-"""Drives a WorkflowEngine by hand for tests: one step at a time, at instants the test chooses, with executions ended by decree."""
+"""Drives a WorkflowEngine by hand: one step at a time, at instants the test chooses, with executions ended by decree."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta

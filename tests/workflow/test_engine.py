@@ -1,6 +1,7 @@
-"""The engine, step by step, against the real database: what a cycle does to tasks, states and journal, and what it leaves alone."""
+"""The engine, step by step, on the real database: what a cycle does to tasks, states and journal, and what it leaves alone."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -134,9 +135,9 @@ def test_a_nova_works_on_as_many_tasks_as_its_policy_allows(driver):
     make_nova(policy="wide")
     for number in range(5):
         make_task(f"Task {number}", **ECHO)
-    driver.begin(3)
+    first, *_ = driver.begin(3)
     assert state_of().tasks_in_flight == 3
-    driver.end(Execution.objects.first().task_id)
+    driver.end(first.task_id)
     assert driver.step().dispatched == 1
     driver.end()
     assert driver.step().dispatched == 1
@@ -176,6 +177,7 @@ def test_a_failed_execution_is_tried_again_after_a_backoff_and_blocked_when_out_
         assert driver.step().dispatched == 0
         waiting = reload(task)
         assert (waiting.status, waiting.assignee_id, waiting.attempts) == ("pending", "torch", attempt)
+        assert waiting.not_before is not None
         assert waiting.not_before > driver.now
         assert state_of().due_at <= waiting.not_before
         driver.now = waiting.not_before - timedelta(milliseconds=1)
@@ -440,7 +442,7 @@ def test_an_idle_cycle_writes_nothing_but_its_own_counters(driver, fleet):
     driver.now += timedelta(minutes=2)
     driver.run()
     entries, rows = AuditEntry.objects.count(), list(OutboxEntry.objects.values_list("id", flat=True))
-    before = {row["nova_id"]: row for row in NovaState.objects.values()}
+    before: dict[str, Any] = {str(row["nova_id"]): dict(row) for row in NovaState.objects.values()}
     driver.now += timedelta(minutes=2)
     assert sum(committed.steps for committed in driver.run()) == 5
     assert AuditEntry.objects.count() == entries
@@ -449,10 +451,11 @@ def test_an_idle_cycle_writes_nothing_but_its_own_counters(driver, fleet):
         "last_stream_check", "total_cycles_completed", "cycle_started_at", "state_entered_at", "due_at", "fence",
         "lease_holder",
     }  # fmt: skip
-    for row in NovaState.objects.values():
-        changed = {name for name, value in row.items() if value != before[row["nova_id"]][name]}
-        assert changed <= counters
-        assert row["total_cycles_completed"] == before[row["nova_id"]]["total_cycles_completed"] + 1
+    row: dict[str, Any]
+    for row in map(dict, NovaState.objects.values()):
+        old = before[str(row["nova_id"])]
+        assert {name for name, value in row.items() if value != old[name]} <= counters
+        assert row["total_cycles_completed"] == old["total_cycles_completed"] + 1
 
 
 def test_an_idle_nova_rests_one_cycle_time_of_its_personality(driver, fleet):

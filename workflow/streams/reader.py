@@ -23,6 +23,7 @@ EPOCH_KEY = "nova:epoch"
 _BLOCKING_STREAMS = 256  # how many of the Novas' own streams go into the blocking call
 _STREAMS_A_CALL = 1000
 _COUNT = 256  # entries of each stream in one read
+_KEPT_READ = 10_000  # entries that have been read and stay on an inbound stream
 _GAP_CHECKS = 200  # streams asked for gaps at a time
 _REPUBLISHED = 20_000  # the newest journal entries that go out again to a server that lost them
 
@@ -158,6 +159,7 @@ class Reader:
     def check_gaps(self, *, now: datetime) -> None:
         """Notice entries that vanished before they were read, and streams that went back in time."""
         names = _turn(self._gap_turn, _GAP_CHECKS)
+        trims = []  # of what was read: writers may forget to trim, and the server's memory is finite
         replies = self._client.execute([["XINFO", "STREAM", name] for name in names], tolerant=True)
         for name, reply in zip(names, replies, strict=True):
             if isinstance(reply, Exception):
@@ -170,6 +172,9 @@ class Reader:
             if last and _order(last.decode()) < _order(cursor):
                 note_stream_gap(name, f"The stream went back to {last.decode()}; read was up to {cursor}.", now)
                 self._cursors[name] = "0-0"
+            elif facts.get(b"length", 0) > _KEPT_READ:
+                trims.append(["XTRIM", name, "MINID", "~", cursor])
+        self._client.execute(trims)
 
 
 def publish_hashes(client: StreamClient, *, now: datetime) -> None:

@@ -44,6 +44,7 @@ class Relay:
         self._stale: set[str] = set()  # Novas whose hash is behind
         self._mirrored: dict[str, datetime] = {}
         self._limits: dict[str, int] = settings.STREAM_MAXLEN
+        self._own_limit = str(settings.STREAM_MAXLEN_OWN["least"])
 
     def relay_batch(self, *, now: datetime) -> int:
         """Publish the oldest outbox rows and forget them; give how many entries went out (0: the outbox is empty).
@@ -121,8 +122,14 @@ class Relay:
             )  # fmt: skip
         return commands
 
+    def share_memory(self, novas: int) -> None:
+        """Divide the entries that the server has room for among the Novas' own streams."""
+        own = settings.STREAM_MAXLEN_OWN
+        self._own_limit = str(max(own["least"], min(own["most"], own["all_novas"] // max(novas, 1))))
+
     def _maxlen(self, stream: str) -> str:
-        return str(self._limits.get(stream, self._limits["default"]))
+        limit = self._limits.get(stream)
+        return self._own_limit if limit is None else str(limit)
 
     def event_id(self, entry_id: int) -> str:
         """Name a journal entry to the world: `{installation}-{entry id}`."""

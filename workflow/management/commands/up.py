@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from django.conf import settings
+from django.core.checks import Tags
 from django.core.management import CommandError
 from django.core.management.base import BaseCommand
 
@@ -15,7 +16,7 @@ from workflow.hosting.stack import PreparationFailed, Stack
 
 class Command(BaseCommand):
     help = "Prepare and run NOVAWF on this machine: stream server, web server and workers, until Ctrl-C."
-    requires_system_checks: list[str] = []  # they would load every page; `manage.py check` runs them
+    requires_system_checks = [Tags.security, Tags.compatibility]  # the others would load every page
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Hold the folder's lock and run the stack."""
