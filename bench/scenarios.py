@@ -93,7 +93,7 @@ def idle(database: Database, options: Options) -> list[Figure]:
     with running(database, novas=number) as stack:
         pause(options.pick(90, 65))  # until the slowest has been through a cycle
         before, cpu = inside(stack.environment, "progress"), stack.cpu()
-        pause(options.pick(120, 65))
+        pause(options.pick(180, 60))  # whole cycles of nearly all personalities, so that the window's edges don't count
         after, spent = inside(stack.environment, "progress"), used(cpu, stack.cpu())
         memory = stack.memory()
     seconds = after["at"] - before["at"]

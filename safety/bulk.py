@@ -25,7 +25,7 @@ def json_text(value: Any) -> str:
 def instant(value: Any) -> Any:
     """Read an instant from a raw row: SQLite gives text or a naive datetime, both in UTC without saying so."""
     if isinstance(value, str):
-        return datetime.fromisoformat(value).replace(tzinfo=UTC)
+        return datetime.fromisoformat(f"{value}+00:00")
     if isinstance(value, datetime):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value
     return None

@@ -11,9 +11,10 @@ from django.db import connection, transaction
 
 from safety import bulk
 from safety.audit import Entry
-from workflow import momentum
+from workflow import momentum, waking
 from workflow.carrying import DRAINED, EffectCarrier, Stepped
-from workflow.core.effects import AdvanceObjective, CreateTask
+from workflow.core.effects import AdvanceObjective, CompleteTask, CreateTask
+from workflow.core.work import WorkType
 from workflow.gathering import Claimed, Gathered
 from workflow.models import Execution, InboxMessage, NovaState, Objective, TaskStatistics
 from workflow.state_rows import IDLE_COLUMNS, OTHER_COLUMNS, idle_values, other_values, stored
@@ -69,6 +70,7 @@ class Commit:
         """
         with transaction.atomic():
             stale = self._stale_tasks(batch)
+            waking.lock_states([stepped.claimed.nova_id for stepped in batch])
             if stale:
                 self._give_back([stepped for stepped in batch if stepped.tasks & stale])
             winners = self._write_states([stepped for stepped in batch if not stepped.tasks & stale])
@@ -151,18 +153,19 @@ class Commit:
             )
         )
 
-    @staticmethod
-    def _momentum_items(batch: Sequence[Stepped]) -> set[tuple[str, str]]:
-        return {
-            (effect.item.team, effect.momentum_template)
-            for stepped in batch
-            for effect in stepped.step.effects
-            if isinstance(effect, CreateTask) and effect.momentum_template
-        }
-
     def _grant_momentum(self, batch: Sequence[Stepped]) -> set[tuple[str, str]]:
         """Take the hourly turn of each momentum template that the batch wants to create."""
-        return momentum.take_turns(sorted(self._momentum_items(batch)), now=self.now)
+        wanted: set[tuple[str, str]] = set()
+        ended = False
+        for stepped in batch:
+            for effect in stepped.step.effects:
+                if isinstance(effect, CreateTask) and effect.momentum_template:
+                    wanted.add((effect.item.team, effect.momentum_template))
+                elif isinstance(effect, CompleteTask):
+                    ended = ended or self.gathered.rows[effect.task_id].work_type == WorkType.MOMENTUM
+        if wanted or ended:
+            momentum.lock_ledger()
+        return momentum.take_turns(sorted(wanted), now=self.now)
 
     def _write_rest(self, carrier: EffectCarrier) -> None:
         bulk.insert(Execution, _EXECUTION_COLUMNS, carrier.executions)

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import orjson
+from django.db import connection
+
+from safety.bulk import json_text, membership
 from safety.core.status import SafetyRules
 from safety.models import SafetyPolicy
 from workflow.core.machine import NovaConfig
-from workflow.models import Nova, Personality
+from workflow.models import Personality
 
 _KEPT = timedelta(seconds=0.5)
 _NOVA = (
@@ -65,7 +69,13 @@ class EffectiveConfigurations:
     def _read(self, nova_ids: Collection[str], now: datetime) -> None:
         personalities = {row[0]: row for row in Personality.objects.values_list(*_PERSONALITY)}
         policies = {row[0]: row for row in SafetyPolicy.objects.values_list()}
-        for row in Nova.objects.filter(nova_id__in=nova_ids).values_list(*_NOVA):
+        with connection.cursor() as cursor:  # raw: JSON columns stay text until they have changed
+            cursor.execute(
+                f"SELECT {', '.join(_NOVA)} FROM workflow_nova WHERE {membership('nova_id')}",  # noqa: S608
+                [json_text(nova_ids)],
+            )
+            rows = cursor.fetchall()
+        for row in rows:
             nova_id, _, personality, policy = row[:4]
             parts = (row, personalities[personality], policies[policy])
             known = self._known.get(nova_id)
@@ -86,14 +96,14 @@ class EffectiveConfigurations:
             work_style=style,
             communication_pattern=pattern,
             default_executor=default_executor,
-            allowed_executors=frozenset(allowed),
+            allowed_executors=frozenset(orjson.loads(allowed)),
             max_concurrent_tasks=concurrent,
             tasks_per_phase=per_phase,
             personal_phase_after=personal_after,
             personal_phase_length=timedelta(minutes=minutes),
             execution_timeout=timedelta(seconds=timeout),
         )
-        return Effective(config, rules, frozenset(from_streams))
+        return Effective(config, rules, frozenset(orjson.loads(from_streams)))
 
     def _rules_of(self, policy: tuple[Any, ...]) -> tuple[SafetyRules, int]:
         """Give a policy's rules and its limit of concurrent tasks."""

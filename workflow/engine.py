@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 from django.conf import settings
-from django.db import transaction
+from django.db import OperationalError, transaction
 
 from safety import audit
 from safety.audit import Entry
@@ -70,9 +70,15 @@ class WorkflowEngine:
         claimed = self.claim(now)
         if not claimed:
             return None
-        batch = self.gather(claimed, now, fleet)
-        stepped = [self.step(nova, batch, now) for nova in batch.claimed]
-        committed = self.commit(stepped, batch, now)
+        try:
+            batch = self.gather(claimed, now, fleet)
+            stepped = [self.step(nova, batch, now) for nova in batch.claimed]
+            committed = self.commit(stepped, batch, now)
+        except (
+            OperationalError
+        ):  # a deadlock, a busy database: no Nova's fault, so nobody is suspected, and all are due at once
+            gathering.give_back(claimed)
+            raise
         self.emit(committed)
         return committed
 

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Q
 
-from safety.bulk import instant, json_text, membership
+from safety.bulk import instant, json_text, membership, update_counted
 from workflow.core.state import WorkflowStateData
 from workflow.core.work import (
     ExecutionFacts,
@@ -26,9 +26,10 @@ from workflow.core.work import (
     WorkType,
     similarity_key,
 )
-from workflow.models import Objective, TaskStatistics
+from workflow.models import NovaState, Objective, TaskStatistics
 from workflow.state_rows import LOADED, state_data
 from workflow.task_rows import ROW_COLUMNS, TaskRow
+from workflow.waking import lock_states
 
 _ASSIGNED_LOOKAHEAD = 3  # ready tasks loaded for each Nova beyond its free slots
 _SIGNALS = 64  # inbox rows loaded for each Nova
@@ -104,6 +105,14 @@ def claim(holder: str, limit: int, *, now: datetime, suspects: bool) -> list[Cla
         )
         for row in rows
     ]
+
+
+def give_back(claimed: Sequence[Claimed]) -> None:
+    """Let go of Novas that could not be stepped, as if they had not been claimed."""
+    rows = [(nova.nova_id, nova.fence, max(nova.crashes - 1, 0), None, "") for nova in claimed]
+    with transaction.atomic():
+        lock_states([nova.nova_id for nova in claimed])
+        update_counted(NovaState, ("nova", "fence"), ("crashes", "lease_until", "lease_holder"), rows)
 
 
 def next_due(*, now: datetime) -> datetime | None:

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
+from django.db import connection
 from django.db.models import QuerySet
 
 from safety import bulk
@@ -21,6 +22,7 @@ from workflow.core.work import MomentumBudget
 from workflow.models import MomentumLedger, Task
 
 NOTHING = MomentumBudget()
+_LEDGER_LOCK = 7_041_776  # the number of our advisory lock
 
 
 def budgets(teams: Mapping[str, str], today: Mapping[str, Counter[str]], *, now: datetime) -> dict[str, MomentumBudget]:
@@ -56,6 +58,13 @@ def _momentum_tasks() -> QuerySet[Task]:
     return Task.objects.filter(work_type="momentum", action__in=list(MOMENTUM_TEMPLATES)).exclude(action="")
 
 
+def lock_ledger() -> None:
+    """Let one transaction at a time change the ledger: on PostgreSQL two could wait for each other's rows in a circle."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LEDGER_LOCK])
+
+
 def take_turns(wanted: Sequence[tuple[str, str]], *, now: datetime) -> set[tuple[str, str]]:
     """Take the hourly turn of templates in scopes, (scope, template) each, in the caller's transaction; give the free ones."""
     taken = bulk.insert(
@@ -75,8 +84,8 @@ def note_runs(runs: Sequence[tuple[str, str, Collection[str]]]) -> None:
     if not runs:
         return
     templates = {run[1] for run in runs}
-    ledger = MomentumLedger.objects.select_for_update().filter(scope__in={run[0] for run in runs}, template__in=templates)
-    rows = {(row.scope, row.template): row for row in ledger.order_by("scope", "template")}
+    ledger = MomentumLedger.objects.filter(scope__in={run[0] for run in runs}, template__in=templates)
+    rows = {(row.scope, row.template): row for row in ledger}
     for scope, template, findings in runs:
         if row := rows.get((scope, template)):
             row.fruitless_runs, row.asleep = after_momentum_run(row.findings, findings, row.fruitless_runs)
@@ -86,4 +95,5 @@ def note_runs(runs: Sequence[tuple[str, str, Collection[str]]]) -> None:
 
 def wake_templates(scopes: Collection[str]) -> None:
     """Wake the sleeping templates of these scopes: something happened there."""
+    lock_ledger()
     MomentumLedger.objects.filter(scope__in=list(scopes), asleep=True).update(asleep=False, fruitless_runs=0)

@@ -8,8 +8,10 @@ import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from functools import partial
+from typing import Any
 
-from django.db import connection
+from django.db import connection, transaction
 
 from safety.bulk import json_text, membership
 from safety.stream_client import StreamClient, StreamError
@@ -18,53 +20,89 @@ WAKE_STREAMS = {"loops": "nova.wake.loops", "work": "nova.wake.work"}
 _QUIET_AFTER_FAILURE = 1.0  # seconds without another try, so that an absent server doesn't slow every writer down
 
 
+_STATE = "workflow_novastate"
+_NOW_DUE = "due_at = CASE WHEN due_at > %s THEN %s ELSE due_at END, wakes = wakes + 1"
+# A Nova with a free slot that rests, of a team (empty: of any), the next to be due first.
+_RESTING = (
+    "SELECT s.nova_id FROM workflow_novastate s JOIN workflow_nova n ON n.nova_id = s.nova_id "
+    "JOIN safety_safetypolicy p ON p.slug = n.policy_id "
+    "WHERE s.mode = 'running' AND s.due_at > %s AND s.tasks_in_flight < p.max_concurrent_tasks "
+    "AND (n.team = %s OR %s = '') ORDER BY s.due_at LIMIT %s"
+)
+# One without work whose step is under way: it may have looked a moment too early.
+_STEPPING = (
+    "SELECT s.nova_id FROM workflow_novastate s JOIN workflow_nova n ON n.nova_id = s.nova_id "
+    "WHERE s.mode = 'running' AND s.due_at <= %s AND s.lease_until >= %s AND s.tasks_in_flight = 0 "
+    "AND (n.team = %s OR %s = '') ORDER BY s.due_at LIMIT %s"
+)
+
+
 def mark_due(nova_ids: Collection[str], *, now: datetime) -> None:
     """Make the given Novas due now (inside the caller's transaction)."""
-    if not nova_ids:
-        return
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE workflow_novastate SET due_at = CASE WHEN due_at > %s THEN %s ELSE due_at END, wakes = wakes + 1 "  # noqa: S608
-            f"WHERE {membership('nova_id')}",
-            [now, now, json_text(sorted(nova_ids))],
-        )
+    if nova_ids:
+        which = _in_order(membership("nova_id"))
+        _update(f"UPDATE {_STATE} SET {_NOW_DUE} WHERE {which}", [now, now, json_text(sorted(nova_ids))])  # noqa: S608
 
 
 def mark_all_due(*, now: datetime) -> None:
     """Make every runnable Nova due now."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE workflow_novastate SET due_at = CASE WHEN due_at > %s THEN %s ELSE due_at END, wakes = wakes + 1 "
-            "WHERE mode IN ('running', 'draining')",
-            [now, now],
-        )
-
-
-# A Nova with a free slot that rests, of a team (empty: of any), the next to be due first.
-_RESTING = (
-    "UPDATE workflow_novastate SET due_at = %s, wakes = wakes + 1 WHERE nova_id IN (SELECT s.nova_id "
-    "FROM workflow_novastate s JOIN workflow_nova n ON n.nova_id = s.nova_id "
-    "JOIN safety_safetypolicy p ON p.slug = n.policy_id "
-    "WHERE s.mode = 'running' AND s.due_at > %s AND s.tasks_in_flight < p.max_concurrent_tasks "
-    "AND (n.team = %s OR %s = '') ORDER BY s.due_at LIMIT %s)"
-)
-# One without work whose step is under way: it may have looked a moment too early.
-_STEPPING = (
-    "UPDATE workflow_novastate SET wakes = wakes + 1 WHERE nova_id IN (SELECT s.nova_id "
-    "FROM workflow_novastate s JOIN workflow_nova n ON n.nova_id = s.nova_id "
-    "WHERE s.mode = 'running' AND s.due_at <= %s AND s.lease_until > %s AND s.tasks_in_flight = 0 "
-    "AND (n.team = %s OR %s = '') ORDER BY s.due_at LIMIT %s)"
-)
+    which = _in_order("mode IN ('running', 'draining')")
+    _update(f"UPDATE {_STATE} SET {_NOW_DUE} WHERE {which}", [now, now])  # noqa: S608
 
 
 def mark_idle_due(teams: Sequence[str], *, now: datetime) -> None:
-    """Make one Nova with room due for each open task, given by its team (empty: any Nova's)."""
+    """Make one Nova with room due for each open task, given by its team (empty: any Nova's).
+
+    On PostgreSQL a Nova that another writer has in hand is passed over, since waiting for it while holding others could go
+    in a circle; where that leaves a task without a Nova, it is tried again after the commit, when nothing is held.
+    """
     for team, count in Counter(teams).items():
+        missing = count - _wake_idle(team, count, now, waiting=False)
+        if missing > 0 and connection.vendor == "postgresql":
+            transaction.on_commit(partial(_wake_idle, team, missing, now, waiting=True))
+
+
+def _wake_idle(team: str, count: int, now: datetime, *, waiting: bool) -> int:
+    """Make up to `count` Novas due, resting ones first, and give how many."""
+    resting, stepping = _chosen(_RESTING, waiting=waiting), _chosen(_STEPPING, waiting=waiting)
+    found = _update(f"UPDATE {_STATE} SET {_NOW_DUE} WHERE {resting}", [now, now, now, team, team, count])  # noqa: S608
+    if found < count:
+        values = [now, now, now, now, team, team, count - found]
+        found += _update(f"UPDATE {_STATE} SET {_NOW_DUE} WHERE {stepping}", values)  # noqa: S608
+    return found
+
+
+def _chosen(select: str, *, waiting: bool) -> str:
+    """Give the condition that a Nova is among what `select` gives."""
+    if connection.vendor != "postgresql":
+        return f"nova_id IN ({select})"
+    if waiting:
+        return _in_order(f"nova_id = ANY(ARRAY({select}))")
+    return f"nova_id = ANY(ARRAY({select} FOR NO KEY UPDATE OF s SKIP LOCKED))"
+
+
+def _in_order(condition: str) -> str:
+    """Give `condition` in a form that makes PostgreSQL lock the rows in one order for all writers: no two wait in a circle."""
+    if connection.vendor != "postgresql":
+        return condition
+    return f"nova_id = ANY(ARRAY(SELECT nova_id FROM {_STATE} WHERE {condition} ORDER BY nova_id FOR NO KEY UPDATE))"  # noqa: S608
+
+
+def _update(sql: str, values: Sequence[Any]) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, values)
+        return int(cursor.rowcount)
+
+
+def lock_states(nova_ids: Collection[str]) -> None:
+    """Lock these Novas' rows, in the order that all writers keep; SQLite has one writer anyway."""
+    if connection.vendor == "postgresql":
+        condition = membership("nova_id")
         with connection.cursor() as cursor:
-            cursor.execute(_RESTING, [now, now, team, team, count])
-            missing = count - cursor.rowcount
-            if missing > 0:
-                cursor.execute(_STEPPING, [now, now, team, team, missing])
+            cursor.execute(
+                f"SELECT 1 FROM {_STATE} WHERE {condition} ORDER BY nova_id FOR NO KEY UPDATE",  # noqa: S608
+                [json_text(sorted(nova_ids))],
+            )
 
 
 class _Knocker:

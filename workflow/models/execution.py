@@ -20,8 +20,9 @@ class Execution(models.Model):
         ABANDONED = "abandoned"  # its host died; the task's next attempt says so
 
     id = models.BigAutoField(primary_key=True)
-    task = models.ForeignKey(Task, on_delete=models.PROTECT, related_name="executions")
-    nova = models.ForeignKey(Nova, on_delete=models.PROTECT, related_name="executions")
+    # no index of their own: executions are found by task and attempt
+    task = models.ForeignKey(Task, on_delete=models.PROTECT, related_name="executions", db_index=False)
+    nova = models.ForeignKey(Nova, on_delete=models.PROTECT, related_name="executions", db_index=False)
     executor = models.CharField(max_length=32)
     action = models.CharField(max_length=64, blank=True)
     attempt = models.PositiveIntegerField()

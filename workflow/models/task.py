@@ -62,7 +62,9 @@ class Task(models.Model):
     cause = models.CharField(max_length=200, blank=True)  # the inbound entry or request that asked for it
     metadata = models.JSONField(default=dict)
     personal = models.BooleanField(default=False)
-    objective = models.ForeignKey(Objective, on_delete=models.SET_NULL, null=True, blank=True, related_name="tasks")
+    objective = models.ForeignKey(
+        Objective, on_delete=models.SET_NULL, null=True, blank=True, related_name="tasks", db_index=False
+    )
 
     objects = TaskQuerySet.as_manager()
 
@@ -115,7 +117,7 @@ class Task(models.Model):
 class TaskDependency(models.Model):
     """`task` waits until `depends_on` has succeeded."""
 
-    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="dependencies")
+    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="dependencies", db_index=False)
     depends_on = models.CharField(max_length=96, db_index=True)  # an id that may not exist yet
 
     class Meta:

@@ -186,6 +186,7 @@ class Intake:
         known = self._known_keys(arrived)
         rows: list[tuple[Any, ...]] = []
         woken: set[str] = set()
+        assignees: set[str] = set()
         wake_all = False
         for entry in arrived:
             request = entry.request
@@ -206,14 +207,17 @@ class Intake:
                 except ProtocolViolation as violation:
                     request = Rejection(str(violation), request.sender, request.nova_id, entry.kind)
                 else:
-                    wake_all = wake_all or (isinstance(request, AlertRequest) and not request.nova_id)
+                    is_alert = isinstance(request, AlertRequest)
+                    wake_all = wake_all or (is_alert and not request.nova_id)
+                    if request.nova_id:
+                        (woken if is_alert else assignees).add(request.nova_id)
             if isinstance(request, Rejection):
                 outcome.rejected += 1
                 rows.append(self._rejected_row(entry, request, now))
                 tracker.journal.entries.append(self._rejection(entry, request, targets, now))
         bulk.insert(InboxMessage, _INBOX_COLUMNS, rows)
+        self._wake(woken, assignees, wake_all, targets, now)
         tracker.flush()
-        self._wake(woken, wake_all, targets, now)
         self._observe_own_wakes(arrived, now)
 
     @staticmethod
@@ -367,12 +371,14 @@ class Intake:
         )
 
     @staticmethod
-    def _wake(woken: set[str], wake_all: bool, targets: Mapping[str, _Target], now: datetime) -> None:
+    def _wake(woken: set[str], assignees: set[str], wake_all: bool, targets: Mapping[str, _Target], now: datetime) -> None:
+        """Make all due at once, before anything else of them is written: every writer takes the Novas' rows first."""
         if wake_all:
             waking.mark_all_due(now=now)
             momentum.wake_templates(set(Nova.objects.filter(archived_at=None).values_list("team", flat=True)))
-        elif woken:
-            waking.mark_due(woken, now=now)
+            return
+        waking.mark_due(woken | assignees, now=now)
+        if woken:
             momentum.wake_templates({targets[nova_id].team for nova_id in woken if nova_id in targets})
 
     @staticmethod

@@ -7,6 +7,7 @@ One process at a time holds the relay lease. It reads the journal and writes str
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -94,9 +95,7 @@ class Relay:
         fields = orjson.loads(message) if isinstance(message, str) else message
         command: list[Any] = ["XADD", stream, "MAXLEN", "~", self._maxlen(stream), "*"]
         command += ["event_id", self.event_id(entry_id), "seq", str(seq), "cause", cause]
-        for name, value in fields.items():
-            command.append(name)
-            command.append(value)
+        command.extend(chain.from_iterable(fields.items()))
         return command
 
     def _metrics(self, entries: Iterable[tuple[Any, ...]], now: datetime) -> list[list[Any]]:

@@ -1,0 +1,179 @@
+"""What a batch costs in statements: the same for one Nova as for 128, and each big table is entered by its index."""
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from tests.factories import NOW, make_inbox_message, make_novas, make_objective
+from tests.workflow.driving import Driver, silence_momentum
+from workflow.core.work import Priority, order_at
+from workflow.models import Execution, InboxMessage, NovaState, Objective, Task
+
+pytestmark = pytest.mark.django_db
+
+SIZES = (1, 50, 128)
+FAR = NOW + timedelta(days=365)
+
+
+@pytest.fixture
+def novas():
+    silence_momentum()
+    return make_novas(max(SIZES))
+
+
+def make_tasks(nova_ids: list[str], *, prefix: str, held: bool) -> None:
+    """Make a task for each of these Novas: in hand, with an execution that has ended, or open."""
+    tasks = Task.objects.bulk_create(
+        Task(
+            id=f"{prefix}-{number:05d}",
+            title=f"Task {number}",
+            executor="builtin",
+            action="echo",
+            assignee_id=nova_id if held else None,
+            status="in_progress" if held else "pending",
+            attempts=1 if held else 0,
+            started_at=NOW if held else None,
+            created_at=NOW,
+            updated_at=NOW,
+            order_at=order_at(Priority.MEDIUM, NOW),
+        )
+        for number, nova_id in enumerate(nova_ids)
+    )
+    if held:
+        Execution.objects.bulk_create(
+            Execution(
+                task=task, nova_id=task.assignee_id, executor="builtin", action="echo", attempt=1, status="succeeded",
+                created_at=NOW, started_at=NOW, finished_at=NOW, timeout=300.0,
+            )
+            for task in tasks
+        )  # fmt: skip
+
+
+def only_due(nova_ids: list[str], driver: Driver) -> None:
+    NovaState.objects.update(due_at=FAR)
+    NovaState.objects.filter(nova_id__in=nova_ids).update(due_at=driver.now)
+
+
+def statements(driver: Driver, size: int) -> list[str]:
+    with CaptureQueriesContext(
+        connection,
+    ) as captured:
+        committed = driver.step()
+    assert committed is not None
+    assert committed.steps == size
+    return [query["sql"] for query in captured.captured_queries]
+
+
+def counts(driver: Driver, novas: list[str], prepare) -> list[int]:
+    """Count the statements of a step for each size, after `prepare(nova_ids, round)` has made the work."""
+    found = []
+    for number, size in enumerate(SIZES):
+        driver.now += timedelta(minutes=5)
+        chosen = novas[:size]
+        prepare(chosen, number)
+        only_due(chosen, driver)
+        found.append(len(statements(driver, size)))
+    return found
+
+
+def test_an_idle_batch_costs_the_same_few_statements_however_large_it_is(novas):
+    driver = Driver()
+    driver.run()
+    found = counts(driver, novas, lambda chosen, number: None)
+    assert len(set(found)) == 1
+    assert found[0] <= 24
+
+
+def test_a_batch_that_completes_and_starts_work_costs_the_same_however_large_it_is(novas):
+    driver = Driver()
+    driver.run()
+
+    def prepare(chosen, number):
+        Execution.objects.all().delete()
+        Task.objects.all().delete()
+        make_tasks(chosen, prefix=f"HELD-{number}", held=True)
+        make_tasks(chosen, prefix=f"OPEN-{number}", held=False)
+
+    found = counts(driver, novas, prepare)
+    assert len(set(found)) == 1
+    assert found[0] <= 48
+    assert Task.objects.filter(outcome="succeeded").count() == Task.objects.filter(status="in_progress").count() == max(SIZES)
+
+
+def test_signals_and_objectives_cost_the_same_however_many_there_are(novas):
+    driver = Driver()
+    driver.run()
+
+    def prepare(chosen, number):
+        Task.objects.all().delete()
+        Objective.objects.all().delete()
+        for nova_id in chosen:
+            make_inbox_message(nova_id=nova_id, fields={"title": "Please review the plan"}, now=driver.now)
+        for nova_id in chosen[:100]:
+            make_objective(nova=nova_id, now=driver.now)
+
+    found = counts(driver, novas, prepare)
+    assert max(found) - min(found) <= 1  # a block of task numbers
+    assert not InboxMessage.objects.filter(status="waiting").exists()
+    assert not Objective.objects.filter(open_task_id="").exists()
+
+
+def test_novas_of_many_teams_that_all_find_work_cost_no_more_than_those_of_one(novas):
+    driver = Driver()
+    driver.run()
+    teams = ["", "builders", "watch", "docs"]
+    NovaState.objects.update(due_at=FAR)
+    from workflow.models import Nova
+
+    for place, nova_id in enumerate(novas):
+        Nova.objects.filter(pk=nova_id).update(team=teams[place % 4])
+
+    def prepare(chosen, number):
+        Task.objects.filter(status="pending").delete()
+        Execution.objects.all().delete()
+        Task.objects.all().delete()
+        make_tasks(chosen, prefix=f"OPEN-{number}", held=False)
+
+    assert len(set(counts(driver, novas, prepare))) == 1
+
+
+# -- indexes
+
+
+def plan_of(sql: str) -> str:
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET LOCAL enable_seqscan = off")
+            cursor.execute(f"EXPLAIN {sql}")
+            return "\n".join(row[0] for row in cursor.fetchall())
+        cursor.execute(f"EXPLAIN QUERY PLAN {sql}")
+        return "\n".join(row[3] for row in cursor.fetchall())
+
+
+@pytest.fixture
+def spoken(novas) -> list[str]:
+    """What a step says to a database with something in each table."""
+    driver = Driver()
+    make_tasks(novas, prefix="HELD", held=True)
+    make_tasks(novas * 3, prefix="OPEN", held=False)
+    make_inbox_message(nova_id=novas[0], fields={"title": "Please review the plan"})
+    return statements(driver, len(novas))
+
+
+@pytest.mark.parametrize(
+    ("begins", "contains", "index"),
+    [
+        ("UPDATE workflow_novastate", "lease_holder", "novastate_due"),
+        ("UPDATE workflow_task", "reserved_by", "task_open"),
+        ("SELECT team FROM workflow_task", "", "task_open"),
+        ("SELECT t.id", "status = 'pending'", "task_mine"),
+        ("SELECT t.id", "workflow_execution", "task_mine"),
+        ("SELECT t.id", "workflow_execution", "execution_attempt_once"),
+        ("SELECT m.nova_id", "workflow_inboxmessage", "inbox_waiting"),
+    ],
+)
+def test_a_step_enters_a_big_table_by_its_index(spoken, begins, contains, index):
+    sql = next(sql for sql in spoken if sql.startswith(begins) and contains in sql)
+    assert index in plan_of(sql)
