@@ -15,6 +15,7 @@ from bench.figures import Figure, machine, table
 from bench.scenarios import REPEATED, SCENARIOS, Options
 
 _REPEATS = 3
+_MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")
 
 
 def main(arguments: list[str]) -> int:
@@ -54,7 +55,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--quick", action="store_true", help="shorter windows and a smaller fleet: for a look, not for the record"
     )
     parser.add_argument("--database", choices=["sqlite", "postgres"], help="only this one")
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    if given.document and not (given.document.is_file() and all(mark in given.document.read_text() for mark in _MARKS)):
+        parser.error(f"{given.document} has no marks for the table (docs/benchmarks.md has them).")
+    return given
 
 
 @contextmanager
@@ -109,12 +113,10 @@ def _record(about: dict[str, Any], columns: dict[str, list[Figure]]) -> dict[str
 
 
 def _document(path: Path, text: str) -> None:
-    """Replace what stands between the marks; docs/benchmarks.md has them."""
-    before, begin, rest = path.read_text().partition("<!-- measured: begin -->\n")
-    _, end, after = rest.partition("<!-- measured: end -->")
-    if not begin or not end:
-        raise SystemExit(f"{path} has no marks `measured: begin` and `measured: end`; it was left alone.")
-    path.write_text(f"{before}{begin}\n{text}\n\n{end}{after}")
+    """Replace what stands between the marks."""
+    before, begin, rest = path.read_text().partition(_MARKS[0])
+    _, end, after = rest.partition(_MARKS[1])
+    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
 def _say(text: str) -> None:

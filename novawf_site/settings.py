@@ -61,8 +61,9 @@ PORT = _integer("PORT", 8000, 1, 65535)
 BIND = env.str("NOVAWF_BIND", default="127.0.0.1")
 HOST = re.sub(r"[^a-z0-9-]+", "-", env.str("NOVAWF_HOST", default=socket.gethostname()).lower())[:40] or "host"
 
-# Keepers and workers show no pages: without the admin's classes each of their processes is 20 MB smaller.
-_SHOWS_PAGES = not (Path(sys.argv[0]).name == "manage.py" and sys.argv[1:2] in (["up"], ["workers"], ["cluster"]))
+_COMMAND = sys.argv[1:3] if Path(sys.argv[0]).name == "manage.py" else []
+# Keeper and workers show no pages: without the admin's classes each of their processes is 20 MB smaller.
+_SHOWS_PAGES = _COMMAND[:1] not in (["up"], ["workers"])
 
 INSTALLED_APPS = [
     "unfold",
@@ -157,8 +158,11 @@ DRAGONFLY_URL = env.str("DRAGONFLY_URL", default="")
 DRAGONFLY_PORT = _integer("DRAGONFLY_PORT", 18000, 1, 65535)
 EMBEDDED_STREAM_SERVER = not DRAGONFLY_URL
 if EMBEDDED_STREAM_SERVER:
-    DRAGONFLY_URL = f"redis://:{_secret('NOVAWF_STREAM_PASSWORD', 'stream_password')}@127.0.0.1:{DRAGONFLY_PORT}/0"
+    # with the user's name: redis-cli 7.0, which is Debian's, can't log in by an address that leaves it out
+    DRAGONFLY_URL = f"redis://default:{_secret('NOVAWF_STREAM_PASSWORD', 'stream_password')}@127.0.0.1:{DRAGONFLY_PORT}/0"
 STREAM_CA_FILE = env.str("NOVAWF_STREAM_CA_FILE", default="")
+if STREAM_CA_FILE and not os.access(STREAM_CA_FILE, os.R_OK):
+    raise ImproperlyConfigured(f"NOVAWF_STREAM_CA_FILE is {STREAM_CA_FILE}; no file there can be read.")
 STREAM_SOCKET_TIMEOUT = 5.0
 STREAM_CONNECT_TIMEOUT = 2.0
 STREAM_BLOCK_LIMIT = 1.0  # seconds: the longest BLOCK; always below the socket timeout
@@ -264,6 +268,9 @@ Q_CLUSTER: dict[str, Any] = {
         },
     },
 }
+# django-q2 learns from the environment, while it is imported, which cluster a process belongs to.
+if _COMMAND[:1] == ["workers"]:
+    os.environ["Q_CLUSTER_NAME"] = f"{_COMMAND[-1]}@{HOST}"
 SLICE_JOBS = {"loops": "workflow.jobs.run_loop_slice", "work": "workflow.jobs.run_work_slice"}
 
 # -- web

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register
 from django.db import connections
 
 _SHORTEST_SECRET = 32
@@ -68,7 +68,7 @@ def check_stream_address(**_: Any) -> Sequence[CheckMessage]:
 
 
 def check_database(**_: Any) -> Sequence[CheckMessage]:
-    """Warn of SQLite releases that can lose or corrupt data (W001), and of SQLite where it is a limit (W004)."""
+    """Warn of SQLite releases that can lose or corrupt data (W001); say where SQLite is a limit (I001)."""
     connection: Any = connections["default"]
     if connection.vendor != "sqlite":
         return []
@@ -84,10 +84,10 @@ def check_database(**_: Any) -> Sequence[CheckMessage]:
         )
     if settings.PRODUCTION:
         found.append(
-            Warning(
+            Info(
                 "SQLite keeps NOVAWF on this one machine.",
                 hint="For more machines, set DATABASE_URL to a PostgreSQL database.",
-                id="novawf.W004",
+                id="novawf.I001",
             )
         )
     return found

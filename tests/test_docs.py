@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.core.management import get_commands
 
 from reporting.health import CHECKS
@@ -41,8 +42,8 @@ def test_a_changed_table_changes_the_diagram():
 
 
 def test_every_setting_from_the_environment_is_documented():
-    settings = text("novawf_site/settings.py")
-    read = set(re.findall(r"""(?:\benv(?:\.\w+)?|_integer|_secret)\(\s*f?["']([A-Z][A-Z0-9_]+)["']""", settings))
+    source = text("novawf_site/settings.py")
+    read = set(re.findall(r"""(?:\benv(?:\.\w+)?|_integer|_secret)\(\s*f?["']([A-Z][A-Z0-9_]+)["']""", source))
     documented = set(re.findall(r"^\| `([A-Z][A-Z0-9_]+)` \|", text("docs/operations.md"), re.MULTILINE))
     assert len(read) > 15
     assert documented == read
@@ -68,6 +69,15 @@ def test_every_kept_name_of_the_specification_is_on_the_map():
 def test_every_readiness_check_is_explained():
     explained = re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]+ \|$", text("docs/operations.md"), re.MULTILINE)
     assert set(CHECKS) <= set(explained)
+
+
+def test_the_lengths_of_streams_are_those_of_the_settings():
+    words = text("docs/streams.md")
+    for stream, length in settings.STREAM_MAXLEN.items():
+        assert f"| `{stream}` | {length:,} |" in words
+    own = settings.STREAM_MAXLEN_OWN
+    share = f"{own['all_novas']:,} divided by the number of Novas, at least {own['least']:,} and at most {own['most']:,}"
+    assert share in words
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -23,7 +23,7 @@ from workflow import gathering, momentum, waking
 from workflow.carrying import Stepped
 from workflow.committing import Commit, Committed
 from workflow.core.discovery import LEAST_AVAILABLE
-from workflow.core.effects import BlockTask, CompleteTask, RecordInsight, RetryTask, StartTask, UpdateProgress
+from workflow.core.effects import BlockTask, CompleteTask, HandleSignal, RecordInsight, RetryTask, StartTask, UpdateProgress
 from workflow.core.machine import CycleInputs, Step, execute_cycle, recover
 from workflow.core.momentum import MOMENTUM_PER_DAY
 from workflow.core.state import WorkflowState
@@ -243,8 +243,11 @@ class WorkflowEngine:
     def step(self, nova: Claimed, batch: Batch, now: datetime) -> Stepped:
         """Decide one Nova's cycle; whatever goes wrong is that Nova's alone."""
         try:
-            step = execute_cycle(nova.state, batch.inputs[nova.nova_id], now)
+            inputs = batch.inputs[nova.nova_id]
+            step = execute_cycle(nova.state, inputs, now)
             _remember_insights(step)
+            if len(inputs.signals) >= gathering.SIGNALS and any(type(effect) is HandleSignal for effect in step.effects):
+                step.due_at = now  # more of them wait
         except Exception as error:  # the wall around one Nova's step: it recovers with backoff, the batch goes on
             logger.exception("step failed", nova_id=nova.nova_id)
             step: Step = recover(nova.state, f"{type(error).__name__}: {error}", now)  # type: ignore[no-redef]

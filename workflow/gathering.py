@@ -32,7 +32,7 @@ from workflow.task_rows import ROW_COLUMNS, TaskRow
 from workflow.waking import lock_states
 
 _ASSIGNED_LOOKAHEAD = 3  # ready tasks loaded for each Nova beyond its free slots
-_SIGNALS = 64  # inbox rows loaded for each Nova
+SIGNALS = 64  # inbox rows loaded for each Nova
 _PRIORITIES = {priority.value: priority for priority in Priority}
 _WORK_TYPES = {kind.value: kind for kind in WorkType}
 _STATUSES = {status.value: status for status in TaskStatus}
@@ -131,7 +131,7 @@ def reserve(holder: str, limit: int, kinds: Collection[str], gathered: Gathered,
     """Reserve open tasks of these kinds for this engine until its lease would end, the most urgent first; give how many."""
     skip = " FOR UPDATE SKIP LOCKED" if connection.vendor == "postgresql" else ""
     ready, values = _open_tasks(kinds, now)
-    chosen = f"SELECT id FROM workflow_task WHERE {ready} ORDER BY order_at, id LIMIT %s{skip}"  # noqa: S608
+    chosen = f"SELECT id FROM {ready} ORDER BY order_at, id LIMIT %s{skip}"  # noqa: S608
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE workflow_task SET reserved_by = %s, reserved_until = %s, fence = fence + 1 "  # noqa: S608
@@ -149,7 +149,7 @@ def look_left(kinds: Collection[str], gathered: Gathered, *, now: datetime) -> N
     ready, values = _open_tasks(kinds, now)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT team FROM workflow_task WHERE {ready} ORDER BY order_at, id LIMIT 3",  # noqa: S608
+            f"SELECT team FROM {ready} ORDER BY order_at, id LIMIT 3",  # noqa: S608
             values,
         )
         gathered.open_left = [row[0] for row in cursor.fetchall()]
@@ -161,9 +161,14 @@ def kind_of(team: str, executor: str) -> str:
 
 
 def _open_tasks(kinds: Collection[str], now: datetime) -> tuple[str, list[Any]]:
-    """Give the condition of an open task of these kinds that is ready, with its parameters."""
+    """Give what stands after FROM to find the open tasks of these kinds that are ready, with its parameters.
+
+    SQLite must be told the index: it would read all that is pending and sort it.
+    """
+    table = "workflow_task INDEXED BY task_open" if connection.vendor == "sqlite" else "workflow_task"
     ready = (
-        "status = 'pending' AND assignee_id IS NULL AND waiting_on = 0 AND (not_before IS NULL OR not_before <= %s) "
+        f"{table} WHERE status = 'pending' AND assignee_id IS NULL AND waiting_on = 0 "
+        "AND (not_before IS NULL OR not_before <= %s) "
         f"AND (reserved_until IS NULL OR reserved_until < %s) AND {membership(_KIND)}"
     )
     return ready, [now, now, json_text(sorted(kinds))]
@@ -269,7 +274,7 @@ def _load_signals(nova_ids: Sequence[str], gathered: Gathered) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT m.nova_id, m.id, m.kind, m.stream, m.fields, m.received_at, m.entry_id FROM {source} ORDER BY m.id",  # noqa: S608
-            [json_text(nova_ids), _SIGNALS],
+            [json_text(nova_ids), SIGNALS],
         )
         for nova_id, signal_id, kind, stream, fields, received_at, entry_id in cursor.fetchall():
             signal = Signal(signal_id, kind, stream, _json(fields), instant(received_at), entry_id)

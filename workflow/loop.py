@@ -1,7 +1,8 @@
 """The loop of one slot: shares the roles of reader and relay with the other slots, and drives the engine.
 
-One round: wait (a blocking read is the sleep), take in, step, relay. Roles are leases: whoever holds both gives the relay away
-when another slot lives, so that two processes share the work. Nothing here decides what a Nova does.
+One round: wait (a blocking read is the sleep), take in, step, relay. Roles are leases. On a quiet system one slot has both and
+does everything, since each hand-over costs latency; when it can't rest any more, it shares: the relay goes to another slot that
+lives. Nothing here decides what a Nova does.
 """
 
 import random
@@ -12,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections
+from django.db.models import Q
 
 from safety import facts as safety_facts
 from safety.core.status import FleetFacts
@@ -32,7 +34,10 @@ _SWEEP = 1.0
 _SWEEP_SHARE = 50.0  # the pause after a sweep is this many times its length
 _SECOND_HAND = 0.2  # seconds that a slot without the intake leaves due Novas to the one that has it
 _GAPS = 5.0
+_STRAIN = 0.25  # seconds of processor time without a rest that show that one slot is not enough
+_CALM = 5.0  # seconds without such strain before the reader does everything again
 _HASHES = "state_hashes"
+_SHARES = "shares"
 _SHARE_MEMORY = 10.0
 _HOURLY = 3600.0
 
@@ -60,6 +65,9 @@ class Loop:
         self._fleet: FleetFacts | None = None
         self._listening = False
         self._busy = False
+        self._shares = False  # as the reader: another slot relays
+        self._rested_at = time.process_time()
+        self._strained_at = time.monotonic() - _CALM
         self._intake_lag = 0.0
         self._sweep_pause = _SWEEP
         self._failures = 0
@@ -70,6 +78,8 @@ class Loop:
             self._keep_house()
             reachable = self._stream_work()
             self._busy = self._step(reachable)
+            if self._busy and time.process_time() > self._rested_at + _STRAIN:
+                self._strained_at = time.monotonic()
             self._failures = 0
         except leases.LeaseLost as lost:
             logger.warning("lease lost", reason=str(lost))
@@ -126,15 +136,18 @@ class Loop:
             safety_facts.note_fleet("outbox_age", age, now)
 
     def _keep_roles(self, now: datetime) -> None:
-        """Renew what is held when that is due, take what is free, share with another slot that lives."""
+        """Renew what is held when that is due, take what is free and ours, share the work or take it back."""
         for name in (INTAKE, RELAY):
             held = self._roles.get(name)
             if held:
                 if self._due(f"renew {name}", settings.LEASE_RENEW_SECONDS):
                     leases.renew(held, now=now, seconds=settings.LEASE_SECONDS)
-            elif name == INTAKE or INTAKE not in self._roles or self._unclaimed(name, now):
+            elif name == INTAKE or self._relay_is_ours(now):
                 self._take_role(name, now)
-        if len(self._roles) == 2 and self._others_alive(now):
+        if INTAKE in self._roles:
+            strained = time.monotonic() < self._strained_at + _CALM
+            self._share(strained and self._others_alive(now), now)
+        if RELAY in self._roles and not self._relay_is_ours(now):
             leases.release(self._roles.pop(RELAY))
             waking.knock("loops", self._client)
 
@@ -148,10 +161,29 @@ class Loop:
             self._reader = Reader(self._client)
             self._listening = False
             self._intake = None
+            self._shares = bool(Lease.objects.get(name=INTAKE).note.get(_SHARES))  # as the reader before us
+            if self._shares:
+                self._strained_at = time.monotonic()
 
-    def _unclaimed(self, name: str, now: datetime) -> bool:
-        """Whether nobody has held a role for a while, so that the holder of the other should."""
-        return not Lease.objects.filter(name=name, expires_at__gt=now - timedelta(seconds=_HOUSEKEEPING)).exists()
+    def _take_free_roles(self) -> None:
+        """Take over at once what its holder gave back when it knocked."""
+        now = _now()
+        missing = {INTAKE, RELAY} - self._roles.keys()
+        if missing and Lease.objects.filter(Q(holder="") | Q(expires_at__lt=now), name__in=missing).exists():
+            self._keep_roles(now)
+
+    def _relay_is_ours(self, now: datetime) -> bool:
+        """Whether this slot may relay: the reader unless it shares, another slot only if it does, or if nobody reads."""
+        if INTAKE in self._roles:
+            return not self._shares
+        reader = Lease.objects.filter(name=INTAKE, expires_at__gt=now).exclude(holder="").first()
+        return reader is None or bool(reader.note.get(_SHARES))
+
+    def _share(self, shares: bool, now: datetime) -> None:
+        """Say in the reader's lease whether another slot relays; whoever does so looks there every second."""
+        if shares != self._shares:
+            self._shares = shares
+            leases.renew(self._roles[INTAKE], now=now, seconds=settings.LEASE_SECONDS, note={_SHARES: shares})
 
     def _others_alive(self, now: datetime) -> bool:
         fresh = now - timedelta(seconds=settings.SLOT_SILENT_SECONDS)
@@ -169,11 +201,14 @@ class Loop:
                 self._listening = True
             if INTAKE in self._roles:
                 self._read(patience)
-            elif self._reader.wait_for_knock(patience) and not Lease.objects.filter(name=INTAKE).exclude(holder="").exists():
-                self._take_role(INTAKE, _now())  # its holder gave it back and knocked
+            elif self._reader.wait_for_knock(patience):
+                self._take_free_roles()
         except (StreamUnavailable, StreamRefused) as error:
             self._lost(error, patience)
             return False
+        finally:
+            if patience:
+                self._rested_at = time.process_time()
         return True
 
     def _patience(self) -> float:
@@ -196,6 +231,8 @@ class Loop:
         if self._due("epoch", _HOUSEKEEPING) and reader.check_epoch(now=now):
             logger.warning("the stream server had lost its data; the wire is rebuilt from the database")
         replies = reader.wait(patience)
+        if RELAY not in self._roles and not self._shares:
+            self._take_free_roles()
         if not reader.own_in_blocking_call and self._due("own", _OWN_STREAMS):
             replies += reader.read_own()
         if not self._busy and self._due("sweep", self._sweep_pause):
@@ -234,7 +271,7 @@ class Loop:
     def _step(self, reachable: bool) -> bool:
         """Step due Novas and relay what is to be published; True if there may be more at once."""
         worked = False
-        if self._may_step:
+        if self._may_step and self._has_turn():
             committed = self._engine.run_once(now=_now(), fleet=self._fleet)
             worked = committed is not None
         if reachable and RELAY in self._roles:
@@ -245,6 +282,14 @@ class Loop:
         elif worked:
             waking.knock("loops", self._client)
         return worked
+
+    def _has_turn(self) -> bool:
+        """Whether due Novas are ours to step: a slot without a role takes only what the others left for a while."""
+        if self._roles or self._busy:
+            return True
+        now = _now()
+        due = gathering.next_due(now=now)
+        return due is not None and due <= now - timedelta(seconds=_SECOND_HAND)
 
     @property
     def _may_step(self) -> bool:

@@ -81,7 +81,7 @@ class Asked:
 
 @pytest.fixture
 def supervisor() -> Supervisor:
-    made = Supervisor("loops", Asked())  # type: ignore[arg-type]
+    made = Supervisor("loops", Asked())
     made.child = Child("loops", ["/bin/sleep", "60"])
     return made
 
@@ -131,7 +131,7 @@ class TestSupervisor:
         leases.acquire("slot:work:alive:0", "them", now=datetime.now(UTC), seconds=60)
         for cluster in (None, "work", "work@alive", "work@dead"):
             Schedule.objects.create(name=str(cluster), func="builtins.len", cluster=cluster)
-        work = Supervisor("work", Asked())  # type: ignore[arg-type]
+        work = Supervisor("work", Asked())
         work._adopt_schedules()
         assert {row.name: row.cluster for row in Schedule.objects.all()} == {
             **dict.fromkeys(("None", "work", "work@dead"), work.queue),

@@ -56,7 +56,7 @@ class _Connection:
     [
         ("sqlite", (3, 40, 1), False, ["novawf.W001"]),
         ("sqlite", (3, 51, 3), False, []),
-        ("sqlite", (3, 51, 3), True, ["novawf.W004"]),
+        ("sqlite", (3, 51, 3), True, ["novawf.I001"]),
         ("postgresql", (), True, []),
     ],
 )

@@ -9,9 +9,13 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import get_context
 from pathlib import Path
 from types import FrameType
+from typing import Any, Protocol
+
+from django import db
 
 from workflow.hosting import lifeline
 
@@ -41,6 +45,18 @@ class StopSignal:
         return self.asked
 
 
+class Running(Protocol):
+    """A process that was started, as subprocess speaks of it."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | Any: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def terminate(self) -> None: ...
+
+
 class Child:
     """One program, in a session of its own so that a terminal's Ctrl-C reaches its keeper alone."""
 
@@ -60,7 +76,7 @@ class Child:
         self.log = log
         self.failures = 0  # deaths in a row, none of them after a settled life
         self.started_at = 0.0
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Running | None = None
         self._due_at = 0.0
 
     @property
@@ -82,12 +98,16 @@ class Child:
         """
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("Children are started by the main thread only; nothing was started.")
+        self.process = self._spawn()
+        self.started_at = at
+
+    def _spawn(self) -> "Running":
         output = None
         if self.log:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            self.process = subprocess.Popen(
+            return subprocess.Popen(
                 lifeline.shimmed(self.command),
                 env=self.environment,
                 cwd=self.folder,
@@ -99,7 +119,6 @@ class Child:
         finally:
             if output is not None:
                 os.close(output)
-        self.started_at = at
 
     def bury(self, at: float) -> str:
         """Note a death and set the time of the next start; say how it died ("" if it lives or was never started)."""
@@ -138,6 +157,48 @@ class Child:
                 break
             threading.Event().wait(0.02)
         self.wait(wait)
+
+
+class Fork(Child):
+    """A copy of this process that does something else: it starts at once, and shares the memory of what is loaded already."""
+
+    def __init__(self, name: str, target: Callable[[], None]) -> None:
+        super().__init__(name, [])
+        self._target = target
+
+    def _spawn(self) -> Running:
+        db.connections.close_all()  # no connection may be open on both sides
+        return _Forked(self.name, self._target)
+
+
+class _Forked:
+    def __init__(self, name: str, target: Callable[[], None]) -> None:
+        self._process = get_context("fork").Process(target=_become, args=(target,), name=name)
+        self._process.start()
+        self.pid = int(self._process.pid or 0)
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(self._process.name, timeout or 0.0)
+        return self._process.exitcode
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+
+def _become(target: Callable[[], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    os.setsid()
+    target()
 
 
 def _signal_group(group: int, number: int) -> bool:

@@ -5,28 +5,33 @@ never ends when a whole group is told to stop. So: its processes die with their 
 must be acknowledged, a stop goes to its main process only and has a deadline. It must not know what the slices do.
 """
 
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 
 import structlog
 from django import db
 from django.conf import settings
+from django.core.management import call_command
 from django.db.models import F, Max, Q
 from django_q.models import OrmQ, Schedule
 
 from workflow.hosting import slots
-from workflow.hosting.child import BACKOFF_SECONDS, Child, StopSignal
+from workflow.hosting.child import BACKOFF_SECONDS, Child, Fork, StopSignal
 from workflow.hosting.evidence import Sight, Watch
 from workflow.models import Lease
 
 LOOK_SECONDS = 0.5
 ADOPT_SECONDS = 10.0
-PROBE_LIMITS = {"loops": 6.0, "work": 30.0}  # seconds; a scheduled job may keep the spare worker of `work` busy
+PROBE_LIMITS = {"loops": 6.0, "work": 15.0}  # seconds; a scheduled job may keep the spare worker of `work` busy
 FORGET_AFTER = timedelta(days=1)  # hosts that left
 SUPERVISOR = "supervisor"  # the holder of a slot that is being stopped
 
 log = structlog.get_logger(__name__)
+
+
+def run_cluster() -> None:
+    """Be the main process of the cluster that Q_CLUSTER_NAME names, until it is told to stop."""
+    call_command("qcluster")
 
 
 class Supervisor:
@@ -37,13 +42,8 @@ class Supervisor:
         self.queue = slots.queue_name(cluster)
         self.slots = slots.slot_names(cluster)
         self.stop = stop
-        self.child = Child(
-            cluster,
-            [sys.executable, str(settings.BASE_DIR / "manage.py"), "cluster", cluster],
-            environment={"Q_CLUSTER_NAME": self.queue},
-            folder=settings.BASE_DIR,
-        )
-        self.watch = Watch(self.slots, float(settings.SLOT_SILENT_SECONDS), PROBE_LIMITS.get(cluster, 30.0))
+        self.child: Child = Fork(cluster, run_cluster)
+        self.watch = Watch(self.slots, float(settings.SLOT_SILENT_SECONDS), PROBE_LIMITS[cluster])
         self._groups: dict[int, str] = {}  # queue row to the group in its payload, which is costly to read
         self._adopt_at = 0.0
         self._failures = 0

@@ -1,6 +1,8 @@
 """`manage.py workers NAME`: run a cluster of workers on this machine, supervised, until SIGTERM or Ctrl-C."""
 
 import fcntl
+import gc
+import importlib
 import os
 from typing import Any
 
@@ -8,7 +10,7 @@ from django.conf import settings
 from django.core.management import CommandError
 from django.core.management.base import BaseCommand, CommandParser
 
-from workflow.hosting import slots
+from workflow.hosting import lifeline, slots
 from workflow.hosting.child import StopSignal
 from workflow.hosting.supervisor import Supervisor
 
@@ -21,8 +23,17 @@ class Command(BaseCommand):
         parser.add_argument("name", choices=slots.clusters())
 
     def handle(self, *args: Any, name: str, **options: Any) -> None:
-        """Hold the lock of this cluster on this machine and supervise."""
+        """Hold the lock of this cluster on this machine and supervise.
+
+        What the slices need is loaded here, once: the cluster is a fork of this process and shares its memory.
+        """
+        if os.environ.get("Q_CLUSTER_NAME") != slots.queue_name(name):
+            raise CommandError(f"Start it as `manage.py workers {name}`: the settings name the cluster by that.")
         stop = StopSignal()
+        lifeline.bind_forks()
+        importlib.import_module(settings.SLICE_JOBS[name].rpartition(".")[0])
+        gc.collect()
+        gc.freeze()  # the garbage collector of a fork leaves alone, and so shared, what is here now
         settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
         lock = os.open(settings.VAR_DIR / f"workers-{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
