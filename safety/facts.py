@@ -31,6 +31,7 @@ STREAM_GAP = "stream_gap"
 
 _FRESH = timedelta(seconds=10)  # an older reading of the fleet counts as none
 _OBSERVE_EVERY = timedelta(seconds=1)
+_ASK_MEMORY_EVERY = timedelta(seconds=5)  # the answer is long
 _SHOW_GAP = timedelta(minutes=10)
 
 
@@ -198,13 +199,17 @@ def observe_fleet(now: datetime, client: StreamClient) -> FleetFacts:
         "cpu_load": psutil.getloadavg()[0] / (psutil.cpu_count() or 1),
         "memory_ratio": psutil.virtual_memory().percent / 100,
         "round_trip": None,
-        "stream_memory_ratio": None,
     }
+    memory = rows.get("stream_memory_ratio")
+    ask_memory = memory is None or now - memory.observed_at >= _ASK_MEMORY_EVERY
+    if ask_memory:
+        readings["stream_memory_ratio"] = None
     try:
         began = time.perf_counter()
         client.call("PING")
         readings["round_trip"] = time.perf_counter() - began
-        readings["stream_memory_ratio"] = _memory_ratio(client.call("INFO", "memory"))
+        if ask_memory:
+            readings["stream_memory_ratio"] = _memory_ratio(client.call("INFO", "memory"))
     except StreamUnavailable:
         note_stream_lost(now)
     except StreamRefused:  # it answers, so it is there; what it refuses to tell stays unread

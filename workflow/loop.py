@@ -30,10 +30,10 @@ from workflow.streams.relay import Relay
 INTAKE, RELAY = "intake", "relay"
 _HOUSEKEEPING = 1.0  # seconds between two looks at leases, health and the list of streams
 _OWN_STREAMS = 0.25  # seconds within which each Nova's own stream is looked at
-_SWEEP = 1.0
+_SWEEP = 5.0
 _SWEEP_SHARE = 50.0  # the pause after a sweep is this many times its length
 _SECOND_HAND = 0.2  # seconds that a slot without the intake leaves due Novas to the one that has it
-_GAPS = 5.0
+_GAPS = 30.0  # the answers are long
 _STRAIN = 0.25  # seconds of processor time without a rest that show that one slot is not enough
 _CALM = 5.0  # seconds without such strain before the reader does everything again
 _HASHES = "state_hashes"
@@ -237,10 +237,13 @@ class Loop:
             replies += reader.read_own()
         if not self._busy and self._due("sweep", self._sweep_pause):
             replies += self._sweep()
+        if replies:
+            self._take_in(replies)
         if self._due("gaps", _GAPS):
             reader.check_gaps(now=now)
-        if not replies:
-            return
+
+    def _take_in(self, replies: StreamEntries) -> None:
+        reader = self._reader
         if self._intake is None or self._intake.streams is not reader.streams:
             self._intake = Intake(reader.streams, Installation.objects.get().name)
         now = _now()
@@ -270,17 +273,15 @@ class Loop:
 
     def _step(self, reachable: bool) -> bool:
         """Step due Novas and relay what is to be published; True if there may be more at once."""
-        worked = False
+        worked = reachable and self._publish()  # what others committed goes out before this slot's own work
         if self._may_step and self._has_turn():
             committed = self._engine.run_once(now=_now(), fleet=self._fleet)
-            worked = committed is not None
-        if reachable and RELAY in self._roles:
-            try:
-                worked = self._publish() or worked
-            except (StreamUnavailable, StreamRefused) as error:
-                self._lost(error, 0.0)
-        elif worked:
-            waking.knock("loops", self._client)
+            if committed is not None:
+                worked = True
+                if RELAY not in self._roles:
+                    waking.knock("loops", self._client)
+                elif reachable:
+                    self._publish()
         return worked
 
     def _has_turn(self) -> bool:
@@ -297,10 +298,17 @@ class Loop:
         return self._fleet is not None and bool(self._fleet.stream_reachable)
 
     def _publish(self) -> bool:
+        """Relay a batch of the outbox, if that is this slot's role; True if there was something."""
+        if RELAY not in self._roles:
+            return False
         now = _now()
-        if self._due("hashes", 60.0):
-            self._refresh_hashes(now)
-        return self._relay.relay_batch(now=now) > 0
+        try:
+            if self._due("hashes", 60.0):
+                self._refresh_hashes(now)
+            return self._relay.relay_batch(now=now) > 0
+        except (StreamUnavailable, StreamRefused) as error:
+            self._lost(error, 0.0)
+            return False
 
     def _refresh_hashes(self, now: datetime) -> None:
         """Write every Nova's hash before its TTL could end, whoever relays."""

@@ -332,7 +332,8 @@ def test_a_nova_that_keeps_killing_its_worker_is_quarantined_alone_and_can_be_re
 
     monkeypatch.undo()
     services.resume_nova("helix", reason="its task was mended", now=driver.now)
-    driver.begin()
+    driver.run()
+    assert Task.objects.get(assignee="helix").status == "in_progress"
     assert (state_of("helix").mode, state_of("helix").crashes) == ("running", 0)
 
 

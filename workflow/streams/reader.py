@@ -7,6 +7,7 @@ rest in turn. It notices a server that lost its data and entries that vanished u
 import secrets
 from collections import deque
 from datetime import datetime
+from typing import Any
 
 from django.db import connection, transaction
 
@@ -39,6 +40,7 @@ class Reader:
         self._swept: deque[str] = deque()
         self._gap_turn: deque[str] = deque()
         self._moved: set[str] = set()
+        self._read_count: dict[str, int] = {}  # how many entries a stream had ever got when its cursor stood where it stands
         self._wake_id = "$"
 
     def refresh(self) -> None:
@@ -112,6 +114,8 @@ class Reader:
             name = stream.decode()
             self._cursors[name] = entries[-1][0].decode()
             self._moved.add(name)
+            if name in self._read_count:
+                self._read_count[name] += len(entries)
 
     def keep_cursors(self, *, now: datetime) -> None:
         """Write how far streams were read on which there was nothing but our own entries, so that nobody reads those again."""
@@ -138,6 +142,7 @@ class Reader:
             StreamCursor.objects.update(last_id="0-0", updated_at=now)
             self._republish(now)
         self._cursors = dict.fromkeys(self.streams, "0-0")
+        self._read_count.clear()
         self._wake_id = "0-0"
         publish_hashes(self._client, now=now)
         self._client.call("SET", EPOCH_KEY, epoch)
@@ -165,16 +170,39 @@ class Reader:
             if isinstance(reply, Exception):
                 continue  # nobody has written to it yet
             facts = dict(zip(reply[::2], reply[1::2], strict=False))
-            cursor = self._cursors[name]
-            deleted, last = facts.get(b"max-deleted-entry-id"), facts.get(b"last-generated-id")
-            if cursor != "0-0" and deleted and _order(deleted.decode()) > _order(cursor):
-                note_stream_gap(name, f"Entries up to {deleted.decode()} vanished; read was up to {cursor}.", now)
-            if last and _order(last.decode()) < _order(cursor):
-                note_stream_gap(name, f"The stream went back to {last.decode()}; read was up to {cursor}.", now)
-                self._cursors[name] = "0-0"
-            elif facts.get(b"length", 0) > _KEPT_READ:
-                trims.append(["XTRIM", name, "MINID", "~", cursor])
+            if problem := self._gap(name, facts):
+                note_stream_gap(name, problem, now)
+            if facts.get(b"length", 0) > _KEPT_READ:
+                trims.append(["XTRIM", name, "MINID", "~", self._cursors[name]])
         self._client.execute(trims)
+
+    def _gap(self, name: str, facts: dict[bytes, Any]) -> str:
+        """Say what vanished from a stream before it was read, once; empty: nothing.
+
+        The server counts what was ever added, and we what we read; nothing else tells of entries that were cut off.
+        """
+        cursor, last, length = self._cursors[name], facts[b"last-generated-id"].decode(), facts[b"length"]
+        if _order(last) < _order(cursor):
+            self._move(name, "0-0")
+            return f"The stream went back to {last}; read was up to {cursor}."
+        first, added = facts.get(b"recorded-first-entry-id", b"0-0").decode(), facts.get(b"entries-added")
+        if added is None or (last != cursor and length and _order(first) <= _order(cursor)):
+            return ""  # what follows the cursor is all there, and will be counted when it has been read
+        read, known = added - (length if last != cursor else 0), self._read_count.get(name)
+        self._read_count[name] = read
+        if last != cursor and not length:
+            self._move(name, last)
+        if known is None:
+            between = f"between {cursor} and {first if length else last}"
+            return f"Entries {between} may have vanished while nobody read." if last != cursor != "0-0" else ""
+        if read < known:
+            return f"The stream was begun anew; what came after {cursor} on the old one was not read."
+        return f"{read - known} entries after {cursor} vanished before they were read." if read > known else ""
+
+    def _move(self, name: str, cursor: str) -> None:
+        self._cursors[name] = cursor
+        self._moved.add(name)
+        self._read_count.pop(name, None)
 
 
 def publish_hashes(client: StreamClient, *, now: datetime) -> None:
