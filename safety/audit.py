@@ -40,6 +40,7 @@ class Entry:
     message: Mapping[str, str] | None = None
     personal: bool = False
     actor: str = ""
+    counted: bool = False  # the relay must see it although it goes on no stream: it counts as a metric
 
 
 @contextmanager
@@ -119,7 +120,7 @@ def record(entries: Sequence[Entry], *, now: datetime, announce: bool = True) ->
             )
         )
     ids = bulk.insert_numbered(AuditEntry, _COLUMNS, rows)
-    published = [entry_id for entry_id, entry in zip(ids, entries, strict=True) if entry.stream]
+    published = [entry_id for entry_id, entry in zip(ids, entries, strict=True) if entry.stream or entry.counted]
     if published:
         bulk.insert(OutboxEntry, ("created_at", "entry_ids"), [(now, bulk.json_text(published))])
     if announce:

@@ -32,7 +32,7 @@ _HOUSEKEEPING = 1.0  # seconds between two looks at leases, health and the list 
 _OWN_STREAMS = 0.25  # seconds within which each Nova's own stream is looked at
 _SWEEP = 5.0
 _SWEEP_SHARE = 50.0  # the pause after a sweep is this many times its length
-_SECOND_HAND = 0.2  # seconds that a slot without the intake leaves due Novas to the one that has it
+_SECOND_HAND = 0.05  # seconds that a slot without the intake leaves due Novas to the one that has it
 _GAPS = 30.0  # the answers are long
 _STRAIN = 0.25  # seconds of processor time without a rest that show that one slot is not enough
 _CALM = 5.0  # seconds without such strain before the reader does everything again
@@ -120,7 +120,6 @@ class Loop:
             return
         now = _now()
         self._keep_roles(now)
-        self._fleet = safety_facts.observe_fleet(now, self._health)
         if INTAKE in self._roles:
             self._reader.refresh()
             self._reader.keep_cursors(now=now)
@@ -134,6 +133,7 @@ class Loop:
             oldest = OutboxEntry.objects.order_by("id").values_list("created_at", flat=True).first()
             age = max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
             safety_facts.note_fleet("outbox_age", age, now)
+        self._fleet = safety_facts.observe_fleet(now, self._health)  # last, so that it knows what was noted above
 
     def _keep_roles(self, now: datetime) -> None:
         """Renew what is held when that is due, take what is free and ours, share the work or take it back."""
@@ -285,8 +285,11 @@ class Loop:
         return worked
 
     def _has_turn(self) -> bool:
-        """Whether due Novas are ours to step: a slot without a role takes only what the others left for a while."""
-        if self._roles or self._busy:
+        """Whether due Novas are ours to step: a slot that does not read takes only what the reader left for a moment.
+
+        So the relay is free when the reader's first batch is committed, and helps when there is more.
+        """
+        if INTAKE in self._roles:
             return True
         now = _now()
         due = gathering.next_due(now=now)

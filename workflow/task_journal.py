@@ -74,8 +74,9 @@ class TaskJournal:
         *,
         before: Mapping[str, Any] | None = None,
         reason: str = "",
+        counted: bool = False,
     ) -> None:
-        """Journal a change that goes on no stream."""
+        """Journal a change that goes on no stream; `counted`: it is a metric all the same."""
         self.entries.append(
             Entry(
                 action,
@@ -88,6 +89,7 @@ class TaskJournal:
                 row.cause,
                 personal=row.personal,
                 actor=self._actor(row),
+                counted=counted,
             )
         )
 

@@ -158,7 +158,7 @@ class TaskTracker:
         else:
             self.journal.check(row)
             after["title"] = title
-            self.journal.note(row, TASK_CREATED, after)
+            self.journal.note(row, TASK_CREATED, after, counted=True)
         return task_id
 
     def start_task(self, row: TaskRow, *, nova_id: str, update: str, attempt: int) -> None:

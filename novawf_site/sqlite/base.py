@@ -1,14 +1,17 @@
 """The SQLite backend of NOVAWF: Django's own, with writers queued at one file lock.
 
 SQLite's busy handler is unfair: with three saturating writers one can wait for seconds. Here the outermost `atomic` takes an
-advisory lock on a file beside the database before its BEGIN and drops it after COMMIT or ROLLBACK, so writers of all processes
-take turns in order of arrival. This file must not know what the tables mean.
+advisory lock on a file beside the database before its BEGIN and drops it after COMMIT or ROLLBACK, and a statement that writes
+outside of any transaction holds it for itself, so writers of all processes take turns in order of arrival. This file must not
+know what the tables mean.
 """
 
 import fcntl
 import os
 import sqlite3
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -38,6 +41,23 @@ base.Database.register_adapter(  # type: ignore[attr-defined]
 )
 
 
+_WRITES = ("INSERT", "UPDATE", "DELETE")
+
+
+class QueuedCursor(base.SQLiteCursorWrapper):
+    """Django's cursor; a lone write waits for its turn too."""
+
+    def __init__(self, connection: Any, wrapper: "DatabaseWrapper") -> None:
+        super().__init__(connection)
+        self._wrapper = wrapper
+
+    def execute(self, query: Any, params: Any = None) -> Any:
+        if self.connection.in_transaction or not query.startswith(_WRITES):
+            return super().execute(query, params)
+        with self._wrapper.turn():
+            return super().execute(query, params)
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     """Django's wrapper plus the writers' lock."""
 
@@ -65,6 +85,19 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _close(self) -> None:
         try:
             super()._close()  # type: ignore[misc]
+        finally:
+            self._drop_lock()
+
+    def create_cursor(self, name: str | None = None) -> Any:
+        """Give a cursor whose lone writes are queued."""
+        return self.connection.cursor(factory=lambda connection: QueuedCursor(connection, self))
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Hold the writers' lock."""
+        self._take_lock()
+        try:
+            yield
         finally:
             self._drop_lock()
 

@@ -23,6 +23,8 @@ from workflow.streams.names import OUTBOUND, SHARED, Inbound, streams_of
 EPOCH_KEY = "nova:epoch"
 _BLOCKING_STREAMS = 256  # how many of the Novas' own streams go into the blocking call
 _STREAMS_A_CALL = 1000
+_STREAMS_A_SWEEP = 250
+_COUNT_OF_SWEEP = 16
 _COUNT = 256  # entries of each stream in one read
 _KEPT_READ = 10_000  # entries that have been read and stay on an inbound stream
 _GAP_CHECKS = 200  # streams asked for gaps at a time
@@ -76,20 +78,21 @@ class Reader:
         if self.own_in_blocking_call:
             return []
         found: StreamEntries = []
-        for _ in range(0, len(self._own), _STREAMS_A_CALL):
-            found += self._read(_turn(self._own, _STREAMS_A_CALL))
+        names = list(self._own)
+        for start in range(0, len(names), _STREAMS_A_CALL):
+            found += self._read(names[start : start + _STREAMS_A_CALL])
         return found
 
     def sweep(self) -> StreamEntries:
-        """Read some of the streams on which only NOVAWF should write, in turn."""
-        return self._read(_turn(self._swept, _STREAMS_A_CALL), wake=False)
+        """Read a little of some of the streams on which only NOVAWF should write, in turn."""
+        return self._read(_turn(self._swept, _STREAMS_A_SWEEP), wake=False, count=_COUNT_OF_SWEEP)
 
-    def _read(self, names: list[str], block: float | None = None, *, wake: bool = True) -> StreamEntries:
+    def _read(self, names: list[str], block: float | None = None, *, wake: bool = True, count: int = _COUNT) -> StreamEntries:
         cursors = {name: self._cursors[name] for name in names}
         if wake:
             cursors[waking.WAKE_STREAMS["loops"]] = self._wake_id
         reply: StreamEntries = []
-        for stream, entries in self._client.read(cursors, count=_COUNT, block=block):
+        for stream, entries in self._client.read(cursors, count=count, block=block):
             name, last = stream.decode(), entries[-1][0].decode()
             if name == waking.WAKE_STREAMS["loops"]:
                 self._wake_id = last
@@ -135,6 +138,9 @@ class Reader:
         installation = Installation.objects.get()
         known = self._client.call("GET", EPOCH_KEY)
         if known is not None and known.decode() == installation.epoch:
+            return False
+        if known is None and not StreamCursor.objects.exists():
+            self._client.call("SET", EPOCH_KEY, installation.epoch)  # nothing was ever read: this is the first start
             return False
         epoch = secrets.token_hex(8)
         with transaction.atomic():

@@ -60,7 +60,7 @@ class Relay:
             self._client.execute(self._mirror(set(), now, everything=True))
             return 0
         entries = self._entries([entry_id for _, ids in pointers for entry_id in ids])
-        commands = [self._xadd(entry) for entry in entries]
+        commands = [self._xadd(entry) for entry in entries if entry[5]]
         commands += self._metrics(entries, now)
         commands += self._mirror({entry[1] for entry in entries if entry[1]}, now)
         self._client.execute(commands)

@@ -98,3 +98,12 @@ def test_a_personal_entry_reaches_no_stream(relay, stream):
     relay.relay_batch(now=factories.NOW)
     for key in stream.call("KEYS", "nova.*"):
         assert b"planted secret" not in repr(stream.call("XRANGE", key, "-", "+")).encode()
+
+
+def test_an_open_task_counts_as_created_although_it_is_on_no_stream_yet(relay, stream):
+    with TaskTracker.open(now=factories.NOW) as tracker:
+        tracker.create_task("For anybody")
+    relay.relay_batch(now=factories.NOW)
+    (metric,) = entries(stream, "nova.enterprise.metrics")
+    assert (metric["metric_name"], metric["nova_id"]) == ("task_created", "")
+    assert not entries(stream, "nova.tasks.echo.todo")
