@@ -201,7 +201,7 @@ def observe_fleet(now: datetime, client: StreamClient) -> FleetFacts:
         "round_trip": None,
     }
     memory = rows.get("stream_memory_ratio")
-    ask_memory = memory is None or now - memory.observed_at >= _ASK_MEMORY_EVERY
+    ask_memory = memory is None or memory.value is None or now - memory.observed_at >= _ASK_MEMORY_EVERY
     if ask_memory:
         readings["stream_memory_ratio"] = None
     try:

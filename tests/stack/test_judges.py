@@ -1,7 +1,7 @@
 """The five judges on the running stack: a fact is made true, that Nova and no other pauses, and it comes back by itself.
 
-Each judged Nova has a cycle of a second and a policy with short cooldowns; what a judge judges is real: counted observations, the
-machine's load, a silence, a stream server that does not answer.
+Each judged Nova has a cycle of a second and a policy with short cooldowns; what a judge judges is real: counted observations,
+the machine's load, a silence, a stream server that does not answer.
 """
 
 import os

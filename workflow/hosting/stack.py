@@ -198,7 +198,8 @@ class Stack:
 
     @property
     def _environment(self) -> dict[str, str]:
-        return {"DRAGONFLY_URL": self.stream_url, "PORT": str(self.port)}
+        # fewer memory pools a process: with many threads, glibc would keep one for each
+        return {"DRAGONFLY_URL": self.stream_url, "PORT": str(self.port), "MALLOC_ARENA_MAX": "2"}
 
 
 def _allowed_host() -> str:

@@ -33,6 +33,7 @@ _COUNTED = {
 }
 _MIRROR_PAUSE = timedelta(seconds=0.5)
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
+_ENTRIES = 2_000  # relayed in one round trip
 _OUTBOX_ROWS = 32  # commits relayed in one round trip
 
 
@@ -55,7 +56,7 @@ class Relay:
 
         :raises StreamError: nothing is forgotten; the same rows are tried again.
         """
-        pointers = list(OutboxEntry.objects.order_by("id").values_list("id", "entry_ids")[:_OUTBOX_ROWS])
+        pointers = self._pointers()
         if not pointers:
             self._client.execute(self._mirror(set(), now, everything=True))
             return 0
@@ -70,6 +71,19 @@ class Relay:
                 [bulk.json_text([pointer for pointer, _ in pointers])],
             )
         return len(entries)
+
+    @staticmethod
+    def _pointers() -> list[tuple[int, list[int]]]:
+        """Give the oldest outbox rows, as many as fit into a batch, but one at least."""
+        rows = OutboxEntry.objects.order_by("id").values_list("id", "entry_ids")[:_OUTBOX_ROWS]
+        pointers: list[tuple[int, list[int]]] = []
+        entries = 0
+        for pointer, ids in rows:
+            entries += len(ids)
+            if pointers and entries > _ENTRIES:
+                break
+            pointers.append((pointer, ids))
+        return pointers
 
     def _mirror(self, nova_ids: set[str], now: datetime, *, everything: bool = False) -> list[list[Any]]:
         """Give the commands for the state hashes that changed; under load each Nova's is written twice a second at most."""
