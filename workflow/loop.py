@@ -55,7 +55,8 @@ class Loop:
         self.holder = holder
         self._stop = stop
         self._engine = WorkflowEngine(holder)
-        self._client = StreamClient(name="novawf-loop", timeout=settings.STREAM_BLOCK_LIMIT + 4.0)
+        # a round that meets a server which hangs must end before its slot counts as silent
+        self._client = StreamClient(name="novawf-loop", timeout=settings.STREAM_BLOCK_LIMIT + 1.5)
         self._health = StreamClient(name="novawf-health", timeout=1.0)
         self._reader = Reader(self._client)
         self._relay = Relay(self._client)
@@ -195,6 +196,9 @@ class Loop:
     def _stream_work(self) -> bool:
         """Wait for entries or for the next due Nova, take in what came; False if the server is away."""
         patience = 0.0 if self._busy else self._patience()
+        if self._fleet is not None and self._fleet.stream_reachable is False:  # its health is asked every second
+            self._wait_without_server(patience)
+            return False
         try:
             if not self._listening:
                 self._reader.listen()
@@ -260,14 +264,18 @@ class Loop:
         return found
 
     def _lost(self, error: StreamError, patience: float) -> None:
-        """Wait where the server can't wake us; the fleet fact pauses every Nova meanwhile."""
-        self._listening = False
+        """Note that the server is away, which pauses every Nova, and rest."""
         if isinstance(error, StreamUnavailable):
             safety_facts.note_stream_lost(_now())
         else:
             logger.error("the stream server refuses us", reason=str(error))
         self._fleet = safety_facts.load_fleet(_now())
-        self._stop.wait(min(max(patience, 0.1), 0.5))  # the one named wait of a loop without a server
+        self._wait_without_server(patience)
+
+    def _wait_without_server(self, patience: float) -> None:
+        """Rest where no knock can be heard."""
+        self._listening = False
+        self._stop.wait(min(max(patience, 0.1), 0.5))
 
     # -- work
 

@@ -7,10 +7,12 @@ the machine's load, a silence, a stream server that does not answer.
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import psutil
 import pytest
 
+from safety.core.stress import stress_score
 from tests.processes.stack import wait_until
 from tests.stack.outside import Outside
 
@@ -29,7 +31,7 @@ quick.slug, quick.base_cycle_time = "quick", 1.0
 save_configured(quick, now=now, reason="tests", creating=True)
 changes = {{
     "judged-burst": {{"cooldown": 1.0, "cooldown_limit": 2.0}},
-    "judged-load": {{"stress_sustained": 1.0, "meditation": 2.0}},
+    "judged-load": {{"stress_sustained": 0.1, "meditation": 2.0}},
     "judged-hook": {{"hook_silence": 1.5}},
     "judged-flood": {{"cooldown": 1.0, "cooldown_limit": 2.0, "requests_per_minute": 1000, "burst_window": 4.0}},
 }}
@@ -55,18 +57,26 @@ def judged(outside: Outside) -> Iterator[None]:
 
 
 def paused_by(outside: Outside, mechanism: str, nova_id: str) -> Callable[[], str]:
-    """Give a condition: this Nova is paused by this mechanism. Its value is the reason."""
+    """Give a condition: this Nova is paused by this mechanism. Its value is the reason.
+
+    A Nova is judged when it has a cycle; one that rests after a task gets it by being woken.
+    """
 
     def condition() -> str:
         status, reason = outside.statuses()[nova_id]
-        return reason if status == PAUSED and reason.startswith(f"{mechanism}: ") else ""
+        if status == PAUSED:
+            return reason if reason.startswith(f"{mechanism}: ") else ""
+        assert outside.rest("POST", f"novas/{nova_id}/wake", {"reason": "Look at yourself."})[0] == 200
+        return ""
 
     return condition
 
 
 def see_pause(outside: Outside, nova_id: str, mechanism: str, *, seconds: float = 20.0) -> str:
     """Wait until the Nova, and no other, is paused by the mechanism, and until the streams say so too; give the reason."""
-    reason: str = wait_until(paused_by(outside, mechanism, nova_id), seconds=seconds, what=f"{mechanism} pauses {nova_id}")
+    reason: str = wait_until(
+        paused_by(outside, mechanism, nova_id), seconds=seconds, what=f"{mechanism} pauses {nova_id}", interval=0.3
+    )
     others = {other: status for other, status in outside.statuses().items() if other != nova_id and status[0] == PAUSED}
     assert not others
     alert = wait_until(
@@ -119,24 +129,37 @@ def test_hooks_that_fall_silent_stop_that_nova_until_they_are_heard_again(outsid
 
 
 def test_load_on_the_machine_sends_that_nova_into_meditation(outside: Outside) -> None:
-    cores = psutil.cpu_count() or 1
-    limit = max(psutil.getloadavg()[0] / cores, 1.0) + 0.1  # just above what is there, so that it is soon below again
-    stress = min((limit - 1.0) / 3.0 * 40.0, 39.9)
+    stress = stress_of_a_busy_moment()
     outside.run_inside(
         "from safety.models import SafetyPolicy\n"
-        f"SafetyPolicy.objects.filter(slug='judged-load').update(meditation_stress={stress}, emergency_stress=100)"
+        f"SafetyPolicy.objects.filter(slug='judged-load').update(meditation_stress={stress - 0.5}, emergency_stress=100)"
     )
+    reason = see_pause(outside, "judged-load", "really_chill_willy")
+    assert "Stress is" in reason
+    see_return(outside, "judged-load", seconds=60)
+
+
+def stress_of_a_busy_moment() -> float:
+    """Load the machine with processes that everybody else goes before; give the stress of the load average they made.
+
+    The kernel computes it every five seconds: it stands still until then, and falls from then on.
+    """
+    cores = psutil.cpu_count() or 1
+    enough = max(load_of_a_core(), 1.0) + 0.15
     burners = [
-        subprocess.Popen(["/bin/sh", "-c", "while :; do :; done"], preexec_fn=lambda: os.nice(19)) for _ in range(8 * cores)
+        subprocess.Popen(["/bin/sh", "-c", "while :; do :; done"], preexec_fn=lambda: os.nice(19)) for _ in range(16 * cores)
     ]
     try:
-        reason = see_pause(outside, "judged-load", "really_chill_willy", seconds=60)
+        wait_until(lambda: load_of_a_core() > enough, seconds=30, what="the load average rises")
     finally:
         for burner in burners:
             burner.kill()
             burner.wait()
-    assert "Stress is" in reason
-    see_return(outside, "judged-load", seconds=60)
+    return stress_score(load_of_a_core(), 0.0, 0.0, timedelta(0), 0)
+
+
+def load_of_a_core() -> float:
+    return psutil.getloadavg()[0] / (psutil.cpu_count() or 1)
 
 
 def test_a_stream_server_that_hangs_pauses_every_nova_until_it_answers(outside: Outside) -> None:

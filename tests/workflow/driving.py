@@ -97,8 +97,10 @@ def story(object_id: str) -> list[str]:
 
 
 def published() -> list[int]:
-    """Give the journal entries the outbox points at, in order."""
-    return [entry_id for ids in OutboxEntry.objects.order_by("id").values_list("entry_ids", flat=True) for entry_id in ids]
+    """Give the journal entries with a stream that the outbox points at, in its order; others it only counts."""
+    pointed = [entry_id for ids in OutboxEntry.objects.order_by("id").values_list("entry_ids", flat=True) for entry_id in ids]
+    counted = set(AuditEntry.objects.filter(pk__in=pointed, stream="").values_list("pk", flat=True))
+    return [entry_id for entry_id in pointed if entry_id not in counted]
 
 
 def state_of(nova_id: str = "torch") -> NovaState:

@@ -161,6 +161,12 @@ def test_a_server_that_is_the_one_we_knew_is_left_alone(house):
     assert not OutboxEntry.objects.exists()
 
 
+def test_on_the_first_start_there_is_nothing_to_rebuild(house):
+    house.client.call("FLUSHALL")
+    assert house.reader.check_epoch(now=NOW) is False
+    assert house.client.call("GET", EPOCH_KEY) == b"test-epoch"
+
+
 @pytest.mark.parametrize("loss", ["flushed", "another server"])
 def test_a_server_that_lost_its_data_gets_hashes_and_messages_again_and_nothing_happens_twice(house, loss):
     house.add(title="Before")
@@ -190,6 +196,8 @@ def test_a_server_that_lost_its_data_gets_hashes_and_messages_again_and_nothing_
 
 
 def test_a_crash_in_the_middle_of_the_rebuilding_is_made_good_by_the_next_look(house, monkeypatch):
+    house.add()
+    house.take()
     house.client.call("FLUSHALL")
     monkeypatch.setattr(module, "publish_hashes", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
