@@ -6,8 +6,9 @@ The limits themselves are workflow.core.momentum's; here is only the memory they
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import QuerySet
 
 from safety import bulk
@@ -58,11 +59,16 @@ def _momentum_tasks() -> QuerySet[Task]:
     return Task.objects.filter(work_type="momentum", action__in=list(MOMENTUM_TEMPLATES)).exclude(action="")
 
 
-def lock_ledger() -> None:
-    """Let one transaction at a time change the ledger: on PostgreSQL two could wait for each other's rows in a circle."""
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LEDGER_LOCK])
+def lock_ledger(*, waiting: bool = True) -> bool:
+    """Let one transaction at a time change the ledger: on PostgreSQL two could wait for each other's rows in a circle.
+
+    Without `waiting`, tell whether it could be had.
+    """
+    if connection.vendor != "postgresql":
+        return True
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT pg_{'' if waiting else 'try_'}advisory_xact_lock(%s)", [_LEDGER_LOCK])  # noqa: S608
+        return waiting or bool(cursor.fetchone()[0])
 
 
 def take_turns(wanted: Sequence[tuple[str, str]], *, now: datetime) -> set[tuple[str, str]]:
@@ -94,6 +100,14 @@ def note_runs(runs: Sequence[tuple[str, str, Collection[str]]]) -> None:
 
 
 def wake_templates(scopes: Collection[str]) -> None:
-    """Wake the sleeping templates of these scopes: something happened there."""
-    lock_ledger()
-    MomentumLedger.objects.filter(scope__in=list(scopes), asleep=True).update(asleep=False, fruitless_runs=0)
+    """Wake the sleeping templates of these scopes: something happened there. Where another has the ledger, after the commit."""
+    if lock_ledger(waiting=False):
+        MomentumLedger.objects.filter(scope__in=list(scopes), asleep=True).update(asleep=False, fruitless_runs=0)
+    else:
+        transaction.on_commit(partial(_wake_templates_later, list(scopes)))
+
+
+def _wake_templates_later(scopes: Collection[str]) -> None:
+    with transaction.atomic():
+        lock_ledger()
+        wake_templates(scopes)

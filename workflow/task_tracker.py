@@ -341,7 +341,7 @@ class TaskTracker:
             return
         wanted = {other for _, other in self._dependencies}
         # the lock makes a dependency that ends just now either visible here, or see our rows when it ends
-        found = Task.objects.select_for_update().filter(id__in=wanted).values_list("id", "outcome")
+        found = Task.objects.select_for_update().filter(id__in=wanted).order_by("id").values_list("id", "outcome")
         done = {task_id for task_id, outcome in found if outcome == Outcome.SUCCEEDED}
         if not done:
             return
@@ -359,11 +359,11 @@ class TaskTracker:
         finished = bulk.json_text(self._succeeded)
         with connection.cursor() as cursor:
             cursor.execute(
-                "UPDATE workflow_task SET fence = fence + 1, waiting_on = waiting_on - (SELECT count(*) "  # noqa: S608
+                "UPDATE workflow_task SET fence = fence + 1, updated_at = %s, waiting_on = waiting_on - (SELECT count(*) "  # noqa: S608
                 "FROM workflow_taskdependency d WHERE d.task_id = workflow_task.id "
                 f"AND {bulk.membership('d.depends_on')}) WHERE id IN (SELECT d.task_id FROM workflow_taskdependency d "
                 f"WHERE {bulk.membership('d.depends_on')}) RETURNING assignee_id, team, waiting_on",
-                [finished, finished],
+                [self.now, finished, finished],
             )
             for assignee, team, waiting_on in cursor.fetchall():
                 if not waiting_on:

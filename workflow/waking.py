@@ -38,24 +38,44 @@ _STEPPING = (
 
 
 def mark_due(nova_ids: Collection[str], *, now: datetime) -> None:
-    """Make the given Novas due now (inside the caller's transaction)."""
+    """Make the given Novas due now (inside the caller's transaction).
+
+    On PostgreSQL a Nova that another writer has in hand is passed over: waiting for it, while holding others, could go in a
+    circle. It is made due after the commit, when nothing is held. So it is with all wakes here.
+    """
     if nova_ids:
-        which = _in_order(membership("nova_id"))
-        _update(f"UPDATE {_STATE} SET {_NOW_DUE} WHERE {which}", [now, now, json_text(sorted(nova_ids))])  # noqa: S608
+        _wake(membership("nova_id"), [json_text(sorted(nova_ids))], set(nova_ids), now)
 
 
 def mark_all_due(*, now: datetime) -> None:
     """Make every runnable Nova due now."""
-    which = _in_order("mode IN ('running', 'draining')")
-    _update(f"UPDATE {_STATE} SET {_NOW_DUE} WHERE {which}", [now, now])  # noqa: S608
+    _wake("mode IN ('running', 'draining')", [], None, now)
+
+
+def _wake(condition: str, values: list[Any], wanted: set[str] | None, now: datetime) -> None:
+    """Make those due for which `condition` holds; `wanted` names them, if that is known."""
+    if connection.vendor != "postgresql":
+        _update(f"UPDATE {_STATE} SET {_NOW_DUE} WHERE {condition}", [now, now, *values])  # noqa: S608
+        return
+    select = f"SELECT nova_id FROM {_STATE} WHERE {condition}"  # noqa: S608
+    with connection.cursor() as cursor:
+        free = f"nova_id = ANY(ARRAY({select} FOR NO KEY UPDATE SKIP LOCKED))"
+        cursor.execute(f"UPDATE {_STATE} SET {_NOW_DUE} WHERE {free} RETURNING nova_id", [now, now, *values])  # noqa: S608
+        woken = {row[0] for row in cursor.fetchall()}
+        if wanted is None:
+            cursor.execute(select, values)
+            wanted = {row[0] for row in cursor.fetchall()}
+    if missing := wanted - woken:
+        transaction.on_commit(partial(_wake_waiting, missing, now))
+
+
+def _wake_waiting(nova_ids: Collection[str], now: datetime) -> None:
+    which = _in_order(membership("nova_id"))
+    _update(f"UPDATE {_STATE} SET {_NOW_DUE} WHERE {which}", [now, now, json_text(sorted(nova_ids))])  # noqa: S608
 
 
 def mark_idle_due(teams: Sequence[str], *, now: datetime) -> None:
-    """Make one Nova with room due for each open task, given by its team (empty: any Nova's).
-
-    On PostgreSQL a Nova that another writer has in hand is passed over, since waiting for it while holding others could go
-    in a circle; where that leaves a task without a Nova, it is tried again after the commit, when nothing is held.
-    """
+    """Make one Nova with room due for each open task, given by its team (empty: any Nova's)."""
     for team, count in Counter(teams).items():
         missing = count - _wake_idle(team, count, now, waiting=False)
         if missing > 0 and connection.vendor == "postgresql":
@@ -82,9 +102,7 @@ def _chosen(select: str, *, waiting: bool) -> str:
 
 
 def _in_order(condition: str) -> str:
-    """Give `condition` in a form that makes PostgreSQL lock the rows in one order for all writers: no two wait in a circle."""
-    if connection.vendor != "postgresql":
-        return condition
+    """Give `condition` in a form that makes PostgreSQL lock the rows in the order that all writers keep who wait for them."""
     return f"nova_id = ANY(ARRAY(SELECT nova_id FROM {_STATE} WHERE {condition} ORDER BY nova_id FOR NO KEY UPDATE))"  # noqa: S608
 
 

@@ -133,13 +133,41 @@ class Load:
         return entry_id
 
 
-def published(stream: StreamClient, kind: str) -> Counter[str]:
-    """Count what stands on the Novas' `kind` streams by cause; a repeat with the same event_id counts once."""
-    events: dict[bytes, str] = {}
-    for nova_id in NOVAS:
-        for _, fields in stream.call("XRANGE", f"nova.tasks.{nova_id}.{kind}", "-", "+"):
-            events[fields[b"event_id"]] = fields.get(b"cause", b"").decode()
-    return Counter(events.values())
+class Listener:
+    """A raw client that hears every `completed` entry as it comes, since streams are trimmed."""
+
+    def __init__(self, stack: RunningStack) -> None:
+        self._stack = stack
+        self._cursors = {f"nova.tasks.{nova_id}.completed": "0-0" for nova_id in NOVAS}
+        self._causes: dict[bytes, str] = {}  # by event_id, so that a repeat counts once
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="listener")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join(30)
+
+    def told(self) -> Counter[str]:
+        """How often each entry of the work queue was told to be completed, by entry id."""
+        causes = Counter(list(self._causes.values()))
+        return Counter({cause.removeprefix(f"{QUEUE}/"): count for cause, count in causes.items() if cause.startswith(QUEUE)})
+
+    def _run(self) -> None:
+        client: StreamClient | None = None
+        while not self._over.is_set():
+            try:
+                client = client or self._stack.stream()
+                for stream, entries in client.read(self._cursors, count=500, block=0.5):
+                    for entry_id, fields in entries:
+                        self._causes[fields[b"event_id"]] = fields[b"cause"].decode()
+                        self._cursors[stream.decode()] = entry_id.decode()
+            except StreamError:
+                client = None
+                time.sleep(0.1)
 
 
 def effects(file: Path) -> Counter[str]:

@@ -186,7 +186,6 @@ class Intake:
         known = self._known_keys(arrived)
         rows: list[tuple[Any, ...]] = []
         woken: set[str] = set()
-        assignees: set[str] = set()
         wake_all = False
         for entry in arrived:
             request = entry.request
@@ -209,15 +208,15 @@ class Intake:
                 else:
                     is_alert = isinstance(request, AlertRequest)
                     wake_all = wake_all or (is_alert and not request.nova_id)
-                    if request.nova_id:
-                        (woken if is_alert else assignees).add(request.nova_id)
+                    if is_alert and request.nova_id:
+                        woken.add(request.nova_id)
             if isinstance(request, Rejection):
                 outcome.rejected += 1
                 rows.append(self._rejected_row(entry, request, now))
                 tracker.journal.entries.append(self._rejection(entry, request, targets, now))
         bulk.insert(InboxMessage, _INBOX_COLUMNS, rows)
-        self._wake(woken, assignees, wake_all, targets, now)
         tracker.flush()
+        self._wake(woken, wake_all, targets, now)
         self._observe_own_wakes(arrived, now)
 
     @staticmethod
@@ -371,14 +370,12 @@ class Intake:
         )
 
     @staticmethod
-    def _wake(woken: set[str], assignees: set[str], wake_all: bool, targets: Mapping[str, _Target], now: datetime) -> None:
-        """Make all due at once, before anything else of them is written: every writer takes the Novas' rows first."""
+    def _wake(woken: set[str], wake_all: bool, targets: Mapping[str, _Target], now: datetime) -> None:
         if wake_all:
             waking.mark_all_due(now=now)
             momentum.wake_templates(set(Nova.objects.filter(archived_at=None).values_list("team", flat=True)))
-            return
-        waking.mark_due(woken | assignees, now=now)
-        if woken:
+        elif woken:
+            waking.mark_due(woken, now=now)
             momentum.wake_templates({targets[nova_id].team for nova_id in woken if nova_id in targets})
 
     @staticmethod
