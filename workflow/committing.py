@@ -90,14 +90,21 @@ class Commit:
         """Give the tasks of this batch that somebody else changed since they were gathered."""
         rows = self.gathered.rows
         wanted = [task_id for stepped in batch for task_id in stepped.tasks]
-        if not wanted:
+        touched = wanted
+        if connection.vendor == "postgresql":
+            touched = [*wanted, *(task.id for task in self.gathered.reserved)]
+        if not touched:
             return set()
-        lock = " FOR UPDATE" if connection.vendor == "postgresql" else ""
-        with connection.cursor() as cursor:
-            cursor.execute(
-                f"SELECT id, fence FROM workflow_task WHERE {bulk.membership('id')} ORDER BY id{lock}",  # noqa: S608
-                [bulk.json_text(wanted)],
+        found, values = bulk.membership("id"), [bulk.json_text(touched)]
+        if connection.vendor == "postgresql":
+            # all that this transaction may change, in one order for all, so that no two writers wait in a circle
+            found = (
+                "id = ANY(ARRAY(SELECT value FROM jsonb_array_elements_text(%s::jsonb) UNION SELECT task_id "  # noqa: S608
+                f"FROM workflow_taskdependency WHERE {bulk.membership('depends_on')})) ORDER BY id FOR UPDATE"
             )
+            values.append(bulk.json_text(wanted))
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT id, fence FROM workflow_task WHERE {found}", values)  # noqa: S608
             fences = dict(cursor.fetchall())
         return {task_id for task_id in wanted if fences.get(task_id) != rows[task_id].fence}
 

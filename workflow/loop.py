@@ -22,7 +22,7 @@ from safety.observations import forget_old
 from safety.stream_client import StreamClient, StreamEntries, StreamError, StreamRefused, StreamUnavailable
 from workflow import gathering, leases, waking
 from workflow.engine import WorkflowEngine
-from workflow.models import Lease, NovaState
+from workflow.models import Lease
 from workflow.streams.intake import Intake
 from workflow.streams.reader import Reader, publish_hashes
 from workflow.streams.relay import Relay
@@ -38,7 +38,6 @@ _STRAIN = 0.25  # seconds of processor time without a rest that show that one sl
 _CALM = 5.0  # seconds without such strain before the reader does everything again
 _HASHES = "state_hashes"
 _SHARES = "shares"
-_SHARE_MEMORY = 10.0
 _HOURLY = 3600.0
 
 logger = structlog.get_logger(__name__)
@@ -129,8 +128,6 @@ class Loop:
             if self._due("observations", _HOURLY):
                 forget_old(now=now)
         if RELAY in self._roles:
-            if self._due("share memory", _SHARE_MEMORY):
-                self._relay.share_memory(NovaState.objects.exclude(mode="archived").count())
             oldest = OutboxEntry.objects.order_by("id").values_list("created_at", flat=True).first()
             age = max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
             safety_facts.note_fleet("outbox_age", age, now)

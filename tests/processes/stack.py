@@ -124,7 +124,8 @@ class RunningStack:
         if role == "sentinel" or sentinel is None:
             return sentinel
         word = "processing" if role == "busy" else role
-        return next((p for p in _children(sentinel) if word in _words(p) and "answer_probe" not in _words(p)), None)
+        found = [p for p in _children(sentinel) if word in _words(p) and "answer_probe" not in _words(p)]
+        return next((p for p in found if reads_a_queue(p)), next(iter(found), None))
 
     def kill(self, role: str) -> psutil.Process:
         """kill -9 of one role, once it is there."""
@@ -162,6 +163,14 @@ def runs(process: psutil.Process) -> bool:
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
+        return False
+
+
+def reads_a_queue(process: psutil.Process) -> bool:
+    """Whether it waits inside one of django-q2's queues, that is, with the queue's lock in hand."""
+    try:
+        return "pipe" in Path(f"/proc/{process.pid}/wchan").read_text()
+    except OSError:
         return False
 
 

@@ -8,7 +8,7 @@ from tests.processes.stack import RunningStack
 from tests.stack.outside import Outside, stop_file
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """`manage.py up` with default timings."""
     folder = tmp_path_factory.mktemp("stack")
@@ -20,7 +20,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
         made.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def outside(stack: RunningStack) -> Iterator[Outside]:
     made = Outside(stack)
     yield made

@@ -17,6 +17,7 @@ from django.db import connection
 from safety import bulk
 from safety.models import Installation, OutboxEntry
 from safety.stream_client import StreamClient
+from workflow.models import NovaState
 from workflow.streams import mirror
 
 _METRICS = "nova.enterprise.metrics"
@@ -31,6 +32,7 @@ _COUNTED = {
     "workflow.task.cancelled": "task_cancelled",
     "safety.nova.unsafe": "safety_violation",
 }
+_SHARE_MEMORY = timedelta(seconds=10)
 _MIRROR_PAUSE = timedelta(seconds=0.5)
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _ENTRIES = 2_000  # relayed in one round trip
@@ -46,7 +48,8 @@ class Relay:
         self._stale: set[str] = set()  # Novas whose hash is behind
         self._mirrored: dict[str, datetime] = {}
         self._limits: dict[str, int] = settings.STREAM_MAXLEN
-        self._own_limit = str(settings.STREAM_MAXLEN_OWN["least"])
+        self._own_limit = ""  # of each of a Nova's streams, known before the first entry goes out
+        self._shared_at = _LONG_AGO
 
     def relay_batch(self, *, now: datetime) -> int:
         """Publish the oldest outbox rows and forget them; give how many entries went out (0: the outbox is empty).
@@ -60,6 +63,7 @@ class Relay:
         if not pointers:
             self._client.execute(self._mirror(set(), now, everything=True))
             return 0
+        self._share_memory(now)
         entries = self._entries([entry_id for _, ids in pointers for entry_id in ids])
         commands = [self._xadd(entry) for entry in entries if entry[5]]
         commands += self._metrics(entries, now)
@@ -135,10 +139,13 @@ class Relay:
             )  # fmt: skip
         return commands
 
-    def share_memory(self, novas: int) -> None:
+    def _share_memory(self, now: datetime) -> None:
         """Divide the entries that the server has room for among the Novas' own streams."""
-        own = settings.STREAM_MAXLEN_OWN
+        if now - self._shared_at < _SHARE_MEMORY:
+            return
+        own, novas = settings.STREAM_MAXLEN_OWN, NovaState.objects.exclude(mode="archived").count()
         self._own_limit = str(max(own["least"], min(own["most"], own["all_novas"] // max(novas, 1))))
+        self._shared_at = now
 
     def _maxlen(self, stream: str) -> str:
         limit = self._limits.get(stream)

@@ -107,3 +107,13 @@ def test_an_open_task_counts_as_created_although_it_is_on_no_stream_yet(relay, s
     (metric,) = entries(stream, "nova.enterprise.metrics")
     assert (metric["metric_name"], metric["nova_id"]) == ("task_created", "")
     assert not entries(stream, "nova.tasks.echo.todo")
+
+
+def test_a_new_relay_trims_no_more_than_the_fleet_needs(relay, stream):
+    for _ in range(3):
+        with TaskTracker.open(now=factories.NOW) as tracker:
+            for number in range(200):
+                tracker.create_task(f"Task {number}", assignee="echo")
+    while Relay(stream).relay_batch(now=factories.NOW):
+        pass
+    assert stream.call("XLEN", "nova.tasks.echo.todo") == 600
