@@ -10,7 +10,6 @@ from django.db.utils import ConnectionHandler
 
 from novawf_site.settings import _sqlite
 
-
 pytestmark = pytest.mark.django_db  # for permission alone: these tests open databases of their own
 
 

@@ -1,6 +1,5 @@
 """The engine dies at every seam, or comes too late, and another goes on: every effect once, no task lost, nothing unsaid."""
 
-import threading
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
@@ -8,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.db import connections, transaction
+from django.db import OperationalError, transaction
 
 from safety.models import AuditEntry, OutboxEntry
 from tests.factories import (
@@ -21,14 +20,11 @@ from tests.factories import (
     make_objective,
     make_task,
 )
-from tests.workflow.driving import WELL, Driver, published, silence_momentum, state_of, story
+from tests.workflow.driving import Driver, published, silence_momentum, state_of, story
 from workflow import services
 from workflow.committing import Commit
 from workflow.core.work import Priority
 from workflow.engine import WorkflowEngine
-from workflow.execution import ledger
-from workflow.execution.ledger import Room
-from workflow.execution.registry import Result
 from workflow.models import Execution, InboxMessage, MomentumLedger, NovaState, Objective, Task, TaskStatistics
 from workflow.streams.relay import Relay
 from workflow.task_tracker import TaskTracker
@@ -249,50 +245,6 @@ def test_a_task_taken_by_somebody_else_makes_only_that_novas_step_void(world):
     assert not Task.objects.exclude(status="completed").exists()
 
 
-# -- two at once
-
-
-@pytest.mark.django_db(transaction=True)
-def test_two_engines_at_once_start_every_task_exactly_once():
-    make_novas(20, now=NOW)
-    silence_momentum()
-    for number in range(100):
-        make_task(f"Task {number}", **ECHO)
-    errors: list[BaseException] = []
-    together = threading.Barrier(2)
-
-    def work(holder: str) -> None:
-        """An engine and a host in turn, with a clock that two processes might share."""
-        engine = WorkflowEngine(holder)
-        try:
-            together.wait(10)
-            for number in range(1000):
-                now = NOW + timedelta(milliseconds=number)
-                engine.run_once(now=now, fleet=WELL)
-                begun = ledger.turn(holder, [], Room(8, 0, ["builtin:echo"]), now=now)
-                ends = [ledger.succeeded(execution, Result("Done."), now=now) for execution in begun]
-                ledger.turn(holder, ends, Room(0, 0), now=now)
-                if not Task.objects.exclude(status="completed").exists():
-                    return
-        except BaseException as error:  # shown by the test itself
-            errors.append(error)
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=work, args=(name,)) for name in ("e1", "e2")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(50)
-    assert errors == []
-    assert Task.objects.filter(outcome="succeeded").count() == 100
-    assert Execution.objects.count() == 100
-    actions = Counter(AuditEntry.objects.values_list("action", flat=True))
-    for action in ("task.claimed", "task.started", "task.completed", "task.celebrated"):
-        assert actions[f"workflow.{action}"] == 100
-    assert actions["workflow.nova.fenced"] == 0
-
-
 # -- what kills its worker
 
 
@@ -368,3 +320,18 @@ def test_a_commit_that_fails_leaves_the_whole_batch_as_it_was(world, monkeypatch
                 key: value for key, value in old.items() if key != "fence"
             }
     assert not AuditEntry.objects.exists()
+
+
+def test_a_batch_that_the_database_refused_is_due_again_at_once_and_nobody_is_suspected(world, monkeypatch):
+    def deadlocked(*_):
+        raise OperationalError("deadlock detected")
+
+    driver = Driver()
+    with monkeypatch.context() as patch:
+        patch.setattr(Commit, "_write_rest", deadlocked)
+        with pytest.raises(OperationalError):
+            driver.step()
+    assert set(NovaState.objects.values_list("crashes", "lease_until", "lease_holder")) == {(0, None, "")}
+    driver.now += timedelta(seconds=EXPIRED)  # the reservations expire by themselves
+    play(driver)
+    check_that_everything_happened_once()
