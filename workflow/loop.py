@@ -121,8 +121,8 @@ class Loop:
         now = _now()
         self._keep_roles(now)
         if INTAKE in self._roles:
-            self._reader.refresh()
             self._reader.keep_cursors(now=now)
+            self._reader.refresh()
             safety_facts.note_fleet("intake_lag", self._intake_lag, now)
             self._intake_lag = 0.0
             if self._due("observations", _HOURLY):

@@ -221,7 +221,7 @@ def test_the_loop_sleeps_until_a_nova_is_due_and_not_much_longer(loops, settings
     cycles, begun = state_of().total_cycles_completed, time.monotonic()
     while state_of().total_cycles_completed == cycles:
         loop.round()
-    assert 0.1 < time.monotonic() - begun < 0.6
+    assert 0.1 < time.monotonic() - begun < 0.9
 
 
 @pytest.mark.django_db(transaction=True)  # a failed round drops old connections

@@ -7,7 +7,7 @@ import pytest
 from safety.models import AuditEntry, FleetFact, Installation, OutboxEntry, SafetyIncident
 from tests.factories import NOW, make_installation, make_nova
 from workflow import waking
-from workflow.models import InboxMessage, StreamCursor, Task
+from workflow.models import InboxMessage, NovaState, StreamCursor, Task
 from workflow.streams import reader as module
 from workflow.streams.intake import Intake
 from workflow.streams.reader import EPOCH_KEY, Reader
@@ -119,6 +119,16 @@ def test_the_streams_of_an_archived_nova_are_no_longer_read(house):
     assert not any("gone" in name for name in house.reader.streams)
 
 
+def test_a_nova_that_is_archived_right_after_its_stream_moved_on_stops_nobody(house):
+    house.add("nova.coordination.helix", message="hello")
+    house.take()
+    NovaState.objects.filter(nova_id="helix").update(mode="archived")
+    house.reader.refresh()
+    house.reader.keep_cursors(now=NOW)
+    house.add()
+    assert house.take() == 1
+
+
 def test_with_too_many_novas_for_one_blocking_call_their_streams_are_read_beside_it(house, monkeypatch):
     monkeypatch.setattr(module, "_BLOCKING_STREAMS", 4)
     monkeypatch.setattr(module, "_STREAMS_A_CALL", 3)
@@ -141,7 +151,7 @@ def test_a_knock_ends_the_wait_and_an_old_one_does_not(house):
     waking.knock("loops", house.client)
     begun = time.monotonic()
     assert house.reader.wait_for_knock(1.0) is True
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begun < 0.9
     assert house.reader.wait_for_knock(0.02) is False
 
 
@@ -150,7 +160,7 @@ def test_an_entry_ends_the_wait(house):
     house.add()
     begun = time.monotonic()
     assert house.reader.wait(1.0)
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begun < 0.9
 
 
 # -- another server

@@ -52,6 +52,7 @@ class Reader:
         if streams.keys() == self.streams.keys():
             return
         self.streams = streams
+        self._moved &= streams.keys()  # a Nova that was archived meanwhile is no longer read
         stored = dict(StreamCursor.objects.values_list("stream", "last_id"))
         self._cursors = {name: self._cursors.get(name) or stored.get(name, "0-0") for name in streams}
         outbound = (*OUTBOUND, "enterprise_metrics")
