@@ -260,3 +260,20 @@ def test_what_completed_tasks_taught_is_reviewed_in_a_reflecting_cycle(driver):
     (entry,) = AuditEntry.objects.filter(action="workflow.insight.reviewed")
     assert (entry.stream, entry.message["type"]) == ("nova.insights.torch", "INSIGHT_REVIEW")
     assert "Count the streams" in entry.message["insights"]
+
+
+def test_each_of_two_backoffs_is_remembered_while_the_nova_celebrates(driver):
+    make_nova()
+    for title in ("First", "Second"):
+        make_task(title, **ECHO)
+    for seconds in (0.1, 1.4):
+        driver.begin()
+        driver.end(status="failed", error="Boom.", seconds=seconds)
+    driver.step()
+    later = Task.objects.latest("not_before")
+    assert later.not_before is not None
+    driver.run_until(lambda: Execution.objects.filter(status="dispatched").exists())
+    driver.end(seconds=0.1)
+    driver.run()
+    assert state_of().current_state == "completion_routine"
+    assert state_of().due_at <= later.not_before

@@ -105,7 +105,7 @@ class Cycle:
         self.said: list[str] = []  # what happened, in the Nova's voice
         self.cause = ""
         self.due_at: datetime | None = None  # set by the handler that comes to a rest
-        self.look_again: datetime | None = None  # the earliest end of a backoff made in this cycle
+        self.look_again: list[datetime] = []  # the ends of backoffs made in this cycle
         self.soon: datetime | None = None  # work was created that this Nova can start then
         self.held: Sequence[TaskFacts] = inputs.held  # still in hand
         self.completed: list[str] = []  # celebration levels of the tasks completed in this cycle
@@ -184,8 +184,7 @@ class Cycle:
 
     def remember_look(self, instant: datetime) -> None:
         """Look again at `instant`, when a backoff ends, even if other cycles come between."""
-        if self.look_again is None or instant < self.look_again:
-            self.look_again = instant
+        self.look_again.append(instant)
 
     def report(self) -> None:
         """Report what happened, if anything did."""

@@ -26,25 +26,23 @@ def finish(cycle: Cycle) -> Step:
     due_at = now if cycle.due_at is None else cycle.due_at  # None: the moves of one cycle were used up
     if cycle.soon is not None and cycle.free > 0 and state.current_state != _SAFETY_PAUSE:
         due_at = min(due_at, cycle.soon)
-    if cycle.look_again is not None or _LOOK_AGAIN in state.context:
+    if cycle.look_again or _LOOK_AGAIN in state.context:
         due_at = _look_again(cycle, due_at)
     cycle.report()
     return Step(state, cycle.effects, max(due_at, now))
 
 
 def _look_again(cycle: Cycle, due_at: datetime) -> datetime:
-    """Be due when the earliest backoff of a task ends, and remember that over cycles that come between."""
-    state, remembered = cycle.state, cycle.state.context.get(_LOOK_AGAIN)
-    if remembered:
-        instant = datetime.fromisoformat(remembered)
-        if instant > cycle.now:
-            cycle.remember_look(instant)
+    """Be due when the next backoff of a task ends, and remember all of them over cycles that come between."""
+    state = cycle.state
+    known = {datetime.fromisoformat(text) for text in state.context.get(_LOOK_AGAIN, "").split()}
+    coming = sorted(instant for instant in known.union(cycle.look_again) if instant > cycle.now)
     kept = {key: value for key, value in state.context.items() if key != _LOOK_AGAIN}
-    if cycle.look_again is None:
+    if not coming:
         state.context = kept
         return due_at
-    state.context = {**kept, _LOOK_AGAIN: cycle.look_again.isoformat()}
-    return min(due_at, cycle.look_again) if state.current_state not in (_SAFETY_PAUSE, _ERROR_RECOVERY) else due_at
+    state.context = {**kept, _LOOK_AGAIN: " ".join(instant.isoformat() for instant in coming)}
+    return min(due_at, coming[0]) if state.current_state not in (_SAFETY_PAUSE, _ERROR_RECOVERY) else due_at
 
 
 def _review(cycle: Cycle) -> None:
