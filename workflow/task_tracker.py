@@ -17,7 +17,7 @@ from safety import audit, bulk
 from workflow import waking
 from workflow.core.work import Outcome, Priority, TaskStatus, WorkType, order_at
 from workflow.errors import WorkflowError
-from workflow.models import Execution, Nova, Objective, Task, TaskDependency
+from workflow.models import Execution, Objective, Task, TaskDependency
 from workflow.task_journal import TaskJournal
 from workflow.task_numbers import NUMBERS
 from workflow.task_rows import ASSIGNEE, CREATED_COLUMNS, ROW_COLUMNS, TEAM, UNTOUCHED, WAITING_ON, TaskRow, task_row
@@ -46,10 +46,6 @@ class TaskNotFound(TaskError):
 
 class IllegalTaskMove(TaskError):
     """The task's status does not allow that."""
-
-
-class UnknownAssignee(TaskError):
-    """The task names a Nova that does not exist or is archived."""
 
 
 class TaskTracker:
@@ -456,8 +452,3 @@ class TaskTracker:
         extra: Any = {"completed_at": self.journal.stamp, "results": results, "metrics": text, "outcome": outcome.value}
         stream = "task_completed" if row.assignee else ""
         self.journal.publish(row, action, stream, after={"outcome": outcome.value}, reason=reason, **extra)
-
-
-def known_novas(nova_ids: Iterable[str]) -> dict[str, str]:
-    """Give the team of each of these Novas that exists and is not archived."""
-    return dict(Nova.objects.filter(nova_id__in=set(nova_ids), archived_at=None).values_list("nova_id", "team"))

@@ -21,7 +21,7 @@ from workflow.errors import WorkflowError
 from workflow.models import Nova, Task
 from workflow.services import IllegalModeChange, NovaNotFound
 from workflow.task_services import IdempotencyKeyReused, RequestRefused
-from workflow.task_tracker import IllegalTaskMove, TaskError, TaskNotFound, UnknownAssignee
+from workflow.task_tracker import IllegalTaskMove, TaskError, TaskNotFound
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -36,7 +36,6 @@ STATUSES: Mapping[type[Exception], tuple[int, str]] = {
     IllegalTaskMove: (409, "illegal_task_move"),
     StillInUse: (409, "still_in_use"),
     IdempotencyKeyReused: (422, "idempotency_key_reused"),
-    UnknownAssignee: (400, "unknown_assignee"),
     ProtocolViolation: (400, "protocol_violation"),
     WorkflowError: (409, "refused"),
     TaskError: (409, "refused"),
