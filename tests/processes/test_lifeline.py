@@ -10,7 +10,7 @@ import psutil
 
 from tests.processes.stack import ROOT, runs, wait_until
 from workflow.hosting import lifeline
-from workflow.hosting.child import Child
+from workflow.hosting.child import PULSE_SECONDS, Child
 
 # A parent that starts a shimmed program, says its pid, and waits.
 SHIM_PARENT = """
@@ -123,6 +123,21 @@ class TestChild:
         os.kill(child.pid, signal.SIGKILL)
         assert child.wait(10)
         assert child.bury(0.0) == "killed by SIGKILL"
+
+    def test_is_stuck_when_it_lives_without_a_pulse(self, tmp_path: Path) -> None:
+        pulse = tmp_path / "pulse"
+        pulse.touch()
+        child = Child("it", ["/bin/sleep", "60"], pulse=pulse)
+        child.start(100.0)
+        try:
+            assert not child.stuck(101.0)
+            os.utime(pulse, (5, 5))
+            assert not child.stuck(100.0 + PULSE_SECONDS)  # it has changed since the last look
+            assert not child.stuck(101.0 + PULSE_SECONDS)
+            assert child.stuck(101.0 + 2 * PULSE_SECONDS)
+        finally:
+            child.kill_group()
+        assert not child.stuck(102.0 + 2 * PULSE_SECONDS)
 
     def test_is_killed_with_everything_it_started(self) -> None:
         child = Child("it", ["/bin/sh", "-c", "sleep 60 & wait"])

@@ -20,6 +20,7 @@ from django import db
 from workflow.hosting import lifeline
 
 BACKOFF_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
+PULSE_SECONDS = 60.0  # longer than any wait for the database
 SETTLED_SECONDS = 30.0  # a child that lived so long has not failed at starting
 
 
@@ -68,20 +69,32 @@ class Child:
         environment: Mapping[str, str] | None = None,
         folder: Path | None = None,
         log: Path | None = None,
+        pulse: Path | None = None,
     ) -> None:
         self.name = name
         self.command = list(command)
         self.environment = {**os.environ, **(environment or {})}
         self.folder = folder
         self.log = log
+        self.pulse = pulse  # a file that the program touches as long as it is well
         self.failures = 0  # deaths in a row, none of them after a settled life
         self.started_at = 0.0
         self.process: Running | None = None
         self._due_at = 0.0
+        self._beat, self._beat_at = 0, 0.0
 
     @property
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
+
+    def stuck(self, at: float) -> bool:
+        """Whether it lives, but we have not seen its pulse change for too long; to be asked often."""
+        if self.pulse is None or not self.alive:
+            return False
+        beat = self.pulse.stat().st_mtime_ns if self.pulse.exists() else 0
+        if beat != self._beat or self._beat_at < self.started_at:
+            self._beat, self._beat_at = beat, at
+        return at - self._beat_at > PULSE_SECONDS
 
     @property
     def pid(self) -> int:

@@ -4,6 +4,8 @@ A slot is a lease `slot:{cluster}:{host}:{number}`; a slice is one queue row tha
 of its own, so what waits there is this host's to judge. This room must not know what a slice does.
 """
 
+from pathlib import Path
+
 from django.conf import settings
 from django_q.tasks import async_task
 
@@ -30,6 +32,11 @@ def slot_names(cluster: str) -> list[str]:
 def queue_name(cluster: str) -> str:
     """What django-q2 calls this host's part of a cluster, and its queue."""
     return f"{cluster}@{settings.HOST}"
+
+
+def lock_file(cluster: str) -> Path:
+    """The file that the supervisor of a cluster locks, and touches as long as it is well."""
+    return Path(settings.VAR_DIR) / f"workers-{cluster}.lock"
 
 
 def cluster_of(slot: str) -> str:

@@ -118,6 +118,9 @@ class Stack:
 
     def _tend(self, at: float) -> None:
         for child in [*([self.stream_server] if self.stream_server else []), *self.servants]:
+            if child.stuck(at):
+                self.say(f"The {child.name} show no sign of life; they are killed.")
+                child.kill_group()
             if child.alive:
                 continue
             child.kill_group()
@@ -194,7 +197,13 @@ class Stack:
 
     def _workers(self, cluster: str) -> Child:
         command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "workers", cluster]
-        return Child(f"workers of {cluster}", command, environment=self._environment, folder=settings.BASE_DIR)
+        return Child(
+            f"workers of {cluster}",
+            command,
+            environment=self._environment,
+            folder=settings.BASE_DIR,
+            pulse=slots.lock_file(cluster),
+        )
 
     @property
     def _environment(self) -> dict[str, str]:

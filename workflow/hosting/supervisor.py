@@ -6,6 +6,7 @@ must be acknowledged, a stop goes to its main process only and has a deadline. I
 """
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -37,11 +38,12 @@ def run_cluster() -> None:
 class Supervisor:
     """Keeps one cluster of this host running until it is told to stop."""
 
-    def __init__(self, cluster: str, stop: StopSignal) -> None:
+    def __init__(self, cluster: str, stop: StopSignal, pulse: Callable[[], None] = lambda: None) -> None:
         self.cluster = cluster
         self.queue = slots.queue_name(cluster)
         self.slots = slots.slot_names(cluster)
         self.stop = stop
+        self.pulse = pulse  # called as long as all is well with the supervisor itself
         self.child: Child = Fork(cluster, run_cluster)
         self.watch = Watch(self.slots, float(settings.SLOT_SILENT_SECONDS), PROBE_LIMITS[cluster])
         self._groups: dict[int, str] = {}  # queue row to the group in its payload, which is costly to read
@@ -52,6 +54,7 @@ class Supervisor:
         """Supervise until asked to stop; then stop the cluster and return."""
         wait = 0.0
         while not self.stop.wait(wait):
+            self.pulse()
             try:
                 self._round(time.monotonic())
                 self._failures, wait = 0, LOOK_SECONDS

@@ -35,12 +35,12 @@ class Command(BaseCommand):
         gc.collect()
         gc.freeze()  # the garbage collector of a fork leaves alone, and so shared, what is here now
         settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
-        lock = os.open(settings.VAR_DIR / f"workers-{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(slots.lock_file(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CommandError(f"The workers of {name} run already from {settings.VAR_DIR}; nothing was started.") from None
         try:
-            Supervisor(name, stop).run()
+            Supervisor(name, stop, pulse=lambda: os.utime(lock)).run()
         finally:
             os.close(lock)

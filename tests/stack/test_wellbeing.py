@@ -1,0 +1,16 @@
+"""After all that strangers, judges and a stopped process did to it: the stack is whole, and nothing failed unseen."""
+
+import json
+
+import pytest
+
+from tests.processes.stack import RunningStack, wait_until
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(60)]
+
+
+def test_the_stack_is_whole_and_logged_no_error(stack: RunningStack) -> None:
+    wait_until(lambda: stack.readiness().get("ready"), seconds=20, what="the stack is ready")
+    lines = [json.loads(line) for line in stack.text().splitlines() if line.startswith("{")]
+    assert [line for line in lines if line["level"] in ("error", "critical")] == []
+    assert not stack.said("it is started again")
