@@ -68,7 +68,7 @@ def seed_policies(*, now: datetime) -> list[str]:
     missing = [slug for slug in POLICIES if slug not in known]
     for slug in missing:
         description, rules = POLICIES[slug]
-        row = SafetyPolicy(slug=slug, description=description, **_columns(rules))
+        row = SafetyPolicy(slug=slug, preset=slug, description=description, **_columns(rules))
         save_configured(row, now=now, reason=SEEDED, creating=True)
     return [f"policy {slug}" for slug in missing]
 

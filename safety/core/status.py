@@ -49,6 +49,7 @@ class SafetyRules:
     concurrent_requests: int = 5
     burst_requests: int = 12
     burst_window: timedelta = timedelta(seconds=10)
+    request_timeout: timedelta = timedelta(seconds=30)
     # Frosty: bursts of tool use, failures, completion drift
     tool_uses_per_minute: int = 60
     failures_in_window: int = 5
@@ -106,6 +107,8 @@ class SafetyFacts:
     api_requests_burst: int | None = 0
     api_requests_running: int | None = 0
     api_breaker_open_until: datetime | None = None
+    api_cooldown_until: datetime | None = None
+    api_cooldown_reason: str = ""
     tool_uses_minute: int | None = 0
     calls_in_failure_window: int | None = 0
     failures_in_failure_window: int | None = 0

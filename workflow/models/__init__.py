@@ -1,4 +1,5 @@
 from workflow.models.execution import Execution
+from workflow.models.halt import Halt, HaltConfirmation
 from workflow.models.inbox import InboxMessage, StreamCursor
 from workflow.models.lease import Lease
 from workflow.models.nova import MomentumLedger, Nova, NovaState, Objective, Personality
@@ -6,6 +7,8 @@ from workflow.models.task import Task, TaskDependency, TaskNumber, TaskStatistic
 
 __all__ = [
     "Execution",
+    "Halt",
+    "HaltConfirmation",
     "InboxMessage",
     "Lease",
     "MomentumLedger",

@@ -7,7 +7,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator, RegexVa
 from django.db import models
 from django.db.models import Q
 
-from safety.models import SafetyPolicy
+from safety.models import ProviderAccount, SafetyPolicy
 from workflow.core.state import CompletionStage, WorkflowPhase, WorkflowState
 
 NOVA_ID = RegexValidator(
@@ -55,6 +55,15 @@ class Nova(models.Model):
     name = models.CharField(max_length=128)
     personality = models.ForeignKey(Personality, on_delete=models.PROTECT, default="torch")
     policy = models.ForeignKey(SafetyPolicy, on_delete=models.PROTECT, default="standard")
+    candidate_policy = models.ForeignKey(
+        SafetyPolicy,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="judged beside the enforced policy: what it would have blocked is recorded, nothing more",
+    )
+    provider_account = models.ForeignKey(ProviderAccount, on_delete=models.PROTECT, null=True, blank=True, related_name="novas")
     team = models.SlugField(max_length=64, blank=True)
     default_executor = models.CharField(max_length=32, default="builtin")
     allowed_executors = models.JSONField(default=default_executors, help_text="what this Nova's tasks may run")
@@ -100,6 +109,8 @@ class NovaState(models.Model):
         RUNNING = "running"
         DRAINING = "draining"
         PAUSED = "paused"
+        HALTED = "halted"
+        KILLED = "killed"
         QUARANTINED = "quarantined"
         ARCHIVED = "archived"
 
@@ -154,7 +165,7 @@ class NovaState(models.Model):
         ]
         constraints = [
             models.CheckConstraint(
-                condition=Q(mode__in=["running", "draining", "paused", "quarantined", "archived"]),
+                condition=Q(mode__in=["running", "draining", "paused", "halted", "killed", "quarantined", "archived"]),
                 name="novastate_mode",
             ),
             models.CheckConstraint(condition=Q(current_state__in=[s.value for s in WorkflowState]), name="novastate_state"),
