@@ -362,6 +362,7 @@ UNFOLD = {
 }
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
+        "workflow.api.authentication.NovaKeyAuthentication",
         "workflow.api.authentication.OperatorKeyAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],

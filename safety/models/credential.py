@@ -15,8 +15,9 @@ class ApiKey(models.Model):
     created_by = models.CharField(max_length=128)
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True)
-    suspended_at = models.DateTimeField(null=True)  # by a kill; a safety officer's resume takes it back
+    suspended_at = models.DateTimeField(null=True)
     suspended_reason = models.TextField(blank=True)
+    suspended_by_kill = models.BooleanField(default=False, db_default=False)  # then a safety officer's resume takes it back
     revoked_at = models.DateTimeField(null=True)  # for good
 
     class Meta:

@@ -43,6 +43,7 @@ class HookSession(models.Model):
     ended_at = models.DateTimeField(null=True)
     stopped_at = models.DateTimeField(null=True)  # when it was first told to stop, by `continue: false` or a denial
     events = models.PositiveIntegerField(default=0)
+    turns = models.PositiveIntegerField(default=0, db_default=0)  # how often it stopped, that is, had answered a prompt
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["nova_id", "session_id"], name="hooksession_once")]
