@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench import outside
+from bench import floor, outside
 from bench.databases import Database
 from bench.figures import Bar, Figure, percentile
 from bench.stack import environment, inside, pause, running, used
@@ -56,11 +56,14 @@ def throughput(database: Database, options: Options) -> list[Figure]:
         counters.stop.set()
         counter.join()
         journal = database.number("SELECT count(*) FROM safety_auditentry") - journal
+        by_hand = floor.by_hand(database, stack.stream_url)
     tasks = max(finished, 1)
     shares = {part: round(value / seconds, 3) for part, value in spent.items()}
     least = 1_200 if database.server_pid else 1_500
     return [
         Figure("throughput", "audited tasks", finished / seconds, "a second", Bar(least), {"each_second": each}),
+        Figure("throughput", "the same by hand, no framework", by_hand, "a second"),
+        Figure("throughput", "audited tasks, share of that", finished / seconds / by_hand * 100, "%"),
         Figure("throughput", "CPU, all processes", sum(spent.values()) * 1000 / tasks, "ms a task", None, {"cores": shares}),
         *(Figure("throughput", f"CPU of {part}", share, "cores") for part, share in shares.items() if part != "up"),
         Figure("throughput", "journal rows", journal / max(counters.done.value, 1), "a task", Bar(4)),
