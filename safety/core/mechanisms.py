@@ -166,7 +166,7 @@ class ReallyChillWillyEmergency:
 
 
 class HookHealthMonitor:
-    """Watches the hooks of an agent: silent, failing, storming, or caught in a loop of identical calls."""
+    """Watches the hooks of an agent: failing, storming, caught in a loop of identical calls, or silent while it works."""
 
     name = "hook_health"
     safe = SafetyStatus(True, "Hooks answer, and no call repeats itself without end.", mechanism=name)
@@ -202,21 +202,25 @@ class HookHealthMonitor:
             limit = rules.hook_failures_in_window
             reason = f"{failures} hooks failed in the last {in_words(rules.failure_window)}; {limit} are too many."
             return objection(self.name, facts, now, reason, ACTIVATE_RECOVERY, measured=failures, limit=limit)
-        return self._silence(facts, rules, now) if facts.hooks_expected else self.safe
+        return self._unguarded(facts, rules, now) if facts.last_work_evidence is not None else self.safe
 
-    def _silence(self, facts: SafetyFacts, rules: SafetyRules, now: datetime) -> SafetyStatus:
+    def _unguarded(self, facts: SafetyFacts, rules: SafetyRules, now: datetime) -> SafetyStatus:
+        """Object to work that no hook saw, of a Nova that has hooks. An agent that is merely quiet is left alone."""
         heard, limit = facts.last_hook_heartbeat, rules.hook_silence.total_seconds()
+        worked = facts.last_work_evidence or now
         if heard is None:
-            reason = "The agent's hooks have never been heard."
+            if not facts.hooks_expected:
+                return self.safe
+            reason = "UNGUARDED: the agent works, but its hooks have never been heard."
             return objection(self.name, facts, now, reason, ACTIVATE_RECOVERY, limit=limit)
-        silence = now - heard
-        if silence <= rules.hook_silence:
+        unseen = worked - heard
+        if unseen <= rules.hook_silence:
             return self.safe
         reason = (
-            f"The agent's hooks have been silent for {in_words(silence)}, "
-            f"longer than the {in_words(rules.hook_silence)} allowed."
+            f"UNGUARDED: the agent worked at {worked:%H:%M:%S}, {in_words(unseen)} after its hooks were last heard; "
+            f"{in_words(rules.hook_silence)} are allowed. It may go on once its hooks are heard again."
         )
-        return objection(self.name, facts, now, reason, ACTIVATE_RECOVERY, measured=silence.total_seconds(), limit=limit)
+        return objection(self.name, facts, now, reason, ACTIVATE_RECOVERY, measured=unseen.total_seconds(), limit=limit)
 
     def _quarantine(
         self,

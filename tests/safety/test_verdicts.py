@@ -137,9 +137,10 @@ def test_what_an_operator_said_of_an_incident_is_kept(now):
     assert (incident.status, incident.ended_at) == ("false_positive", now + timedelta(minutes=2))
 
 
-def test_silent_hooks_pause_a_nova_until_they_are_heard_again(now):
+def test_work_without_hooks_pauses_a_nova_until_they_are_heard_again(now):
     observe("torch", Kind.HOOK_HEARTBEAT, now=now)
-    assert cycle(now + timedelta(minutes=5)) == set()
+    assert cycle(now + timedelta(minutes=6)) == set()
+    observe("torch", Kind.WORK_EVIDENCE, now=now + timedelta(minutes=6))
     assert cycle(now + timedelta(minutes=6)) == {"torch"}
     assert cycle(now + timedelta(minutes=7)) == set()
     observe("torch", Kind.HOOK_HEARTBEAT, now=now + timedelta(minutes=8))

@@ -119,12 +119,13 @@ def test_a_flood_of_api_requests_stops_that_nova(outside: Outside) -> None:
     see_return(outside, "judged-flood")
 
 
-def test_hooks_that_fall_silent_stop_that_nova_until_they_are_heard_again(outside: Outside) -> None:
+def test_work_without_hooks_stops_that_nova_until_they_are_heard_again(outside: Outside) -> None:
     heard = "observe('judged-hook', Kind.HOOK_HEARTBEAT, now=now)\n"
-    outside.run_inside(OBSERVE + heard + "observe('judged-hook', Kind.WORK_EVIDENCE, now=now)")
+    later = "from datetime import timedelta\nlater = now + timedelta(seconds=2)\n"
+    outside.run_inside(OBSERVE + heard + later + "observe('judged-hook', Kind.WORK_EVIDENCE, now=later)")
     reason = see_pause(outside, "judged-hook", "hook_health")
-    assert "silent for" in reason
-    outside.run_inside(OBSERVE + heard + "from safety.observations import hooks_ended\nhooks_ended('judged-hook')")
+    assert "UNGUARDED" in reason
+    outside.run_inside(OBSERVE + heard)
     see_return(outside, "judged-hook")
 
 

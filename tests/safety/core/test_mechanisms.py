@@ -149,13 +149,31 @@ def test_a_meditation_lasts_although_the_stress_is_over():
     assert willy(meditation_until=NOW).is_safe
 
 
-def test_hooks_may_be_silent_for_five_minutes_once_they_were_heard():
-    assert hooks(hooks_expected=False, last_hook_heartbeat=ago(days=1)).is_safe
-    assert hooks(hooks_expected=True, last_hook_heartbeat=ago(minutes=5)).is_safe
-    status = hooks(hooks_expected=True, last_hook_heartbeat=ago(minutes=6))
-    assert status.reason == "The agent's hooks have been silent for 6 min, longer than the 5 min allowed."
-    assert status.recommended_action == "activate_recovery"
-    assert not hooks(hooks_expected=True).is_safe
+def test_work_that_no_hook_saw_for_five_minutes_is_unguarded():
+    heard = {"hooks_expected": True, "last_hook_heartbeat": ago(minutes=6)}
+    assert hooks(**heard, last_work_evidence=ago(minutes=1)).is_safe
+    status = hooks(**heard, last_work_evidence=ago(seconds=59))
+    assert status.reason == (
+        "UNGUARDED: the agent worked at 11:59:01, 5.02 min after its hooks were last heard; 5 min are allowed. "
+        "It may go on once its hooks are heard again."
+    )
+    assert (status.measured, status.limit, status.recommended_action) == (301, 300, "activate_recovery")
+    assert hooks(hooks_expected=True, last_hook_heartbeat=NOW, last_work_evidence=ago(seconds=59)).is_safe
+
+
+def test_an_agent_without_hooks_may_work_and_one_that_should_have_them_may_not():
+    assert hooks(last_work_evidence=NOW).is_safe
+    assert hooks(hooks_expected=True, last_work_evidence=NOW).reason.startswith("UNGUARDED: ")
+    assert hooks(hooks_expected=True).is_safe
+
+
+def test_an_agent_that_is_merely_quiet_is_left_alone():
+    assert hooks(hooks_expected=True, last_hook_heartbeat=ago(days=1)).is_safe
+    assert hooks(hooks_expected=True, last_hook_heartbeat=ago(days=1), last_work_evidence=ago(days=1)).is_safe
+
+
+def test_a_session_that_ended_does_not_excuse_work_without_hooks():
+    assert not hooks(hooks_expected=False, last_hook_heartbeat=ago(hours=1), last_work_evidence=NOW).is_safe
 
 
 def test_an_agent_that_restarts_itself_is_quarantined():
