@@ -541,4 +541,7 @@ def test_every_address_of_the_api_names_its_permissions() -> None:
 
 
 def test_the_root_names_the_lists(api: Client) -> None:
-    assert set(get(api, "")) == {"novas", "tasks"}
+    lists = get(api, "")
+    assert {"novas", "tasks", "journal"} <= set(lists)
+    for address in lists.values():
+        assert set(api.get(address).json()) == {"results", "next", "previous"}

@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 import orjson
+from django.core.exceptions import ValidationError as Malformed
 from django.db.models import Model, Q, QuerySet
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -37,7 +38,7 @@ class Pages(Generic[Row]):
         :raises ValidationError: limit or cursor is not one of ours.
         """
         limit = _limit(request.query_params.get("limit"))
-        backwards, position = self._cursor(request.query_params.get("cursor"))
+        backwards, position = self._cursor(request.query_params.get("cursor"), parts[0].model)
         descending = self._descending != backwards
         order = [f"-{name}" if descending else name for name in self._key]
         rows: list[Row] = []
@@ -75,26 +76,30 @@ class Pages(Generic[Row]):
         query["cursor"] = cursor
         return request.build_absolute_uri(f"{request.path}?{query.urlencode()}")
 
-    def _cursor(self, text: str | None) -> tuple[bool, list[Any]]:
+    def _cursor(self, text: str | None, model: type[Model]) -> tuple[bool, list[Any]]:
         if not text:
             return False, []
         try:
             backwards, *position = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
             if not isinstance(backwards, bool) or len(position) != len(self._key):
                 raise ValueError
-            if "\x00" in "".join(position):
-                raise ValueError
-            return backwards, [_instant(v) if n.endswith("_at") else v for n, v in zip(self._key, position, strict=True)]
-        except (ValueError, TypeError, binascii.Error):
+            return backwards, [_value(model, name, value) for name, value in zip(self._key, position, strict=True)]
+        except (ValueError, TypeError, binascii.Error, Malformed):
             problem = "This is not a cursor of this list; take next or previous as they were given."
             raise ValidationError({"cursor": [problem]}, code="invalid_cursor") from None
 
 
-def _instant(text: str) -> datetime:
-    value = datetime.fromisoformat(text)
-    if value.tzinfo is None:
+def _value(model: type[Model], name: str, value: Any) -> Any:
+    """Read a part of a cursor as the column holds it."""
+    if isinstance(value, bool) or not isinstance(value, str | int) or "\x00" in str(value):
         raise ValueError
-    return value
+    field = model._meta.get_field(name)
+    read = field.to_python(value)  # type: ignore[union-attr]
+    if isinstance(read, datetime) and read.tzinfo is None:
+        raise ValueError
+    if isinstance(read, int) and not -(2**63) <= read < 2**63:
+        raise ValueError
+    return read
 
 
 def _limit(text: str | None) -> int:

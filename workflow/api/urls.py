@@ -1,19 +1,39 @@
 """The addresses of /api/v1/. A slash at the end is accepted and not needed."""
 
-from django.urls import re_path
+from django.urls import URLPattern, re_path
 
-from workflow.api import views
+from workflow.api import configuration_views, record_views, views
+from workflow.api.configuration_views import OBJECTIVES, PERSONALITIES, POLICIES, Kind
 
 NOVA = r"novas/(?P<nova_id>[a-z0-9_-]{1,63})"
 TASK = r"tasks/(?P<task_id>[A-Za-z0-9_.:-]{1,96})"
 
+
+def configured(kind: Kind, plural: str, pk: str) -> list[URLPattern]:
+    """Give the addresses of one kind of configured row."""
+    rows, row, verb = configuration_views.doors(kind)
+    return [
+        re_path(rf"^{plural}/?$", rows.as_view(), name=plural),
+        re_path(rf"^{plural}/(?P<pk>{pk})/?$", row.as_view(), name=kind.name),
+        re_path(rf"^{plural}/(?P<pk>{pk})/(?P<verb>archive|restore)/?$", verb.as_view(), name=f"{kind.name}-verb"),
+    ]
+
+
 app_name = "api"
 urlpatterns = [
     re_path(r"^$", views.Root.as_view(), name="root"),
-    re_path(r"^novas/?$", views.NovaList.as_view(), name="novas"),
-    re_path(rf"^{NOVA}/?$", views.NovaDetail.as_view(), name="nova"),
+    re_path(r"^novas/?$", configuration_views.Novas.as_view(), name="novas"),
+    re_path(rf"^{NOVA}/?$", configuration_views.NovaOne.as_view(), name="nova"),
     re_path(rf"^{NOVA}/(?P<verb>pause|resume|drain|wake)/?$", views.NovaVerb.as_view(), name="nova-verb"),
     re_path(r"^tasks/?$", views.TaskList.as_view(), name="tasks"),
     re_path(rf"^{TASK}/?$", views.TaskDetail.as_view(), name="task"),
     re_path(rf"^{TASK}/(?P<verb>cancel|unblock|priority)/?$", views.TaskVerb.as_view(), name="task-verb"),
+    *configured(PERSONALITIES, "personalities", "[A-Za-z0-9_-]{1,64}"),
+    *configured(POLICIES, "policies", "[A-Za-z0-9_-]{1,64}"),
+    *configured(OBJECTIVES, "objectives", "[0-9]{1,18}"),
+    re_path(r"^executions/?$", record_views.ExecutionList.as_view(), name="executions"),
+    re_path(r"^journal/?$", record_views.JournalList.as_view(), name="journal"),
+    re_path(r"^journal/(?P<entry_id>[0-9]{1,18})/?$", record_views.JournalEntry.as_view(), name="journal-entry"),
+    re_path(r"^insights/?$", record_views.InsightList.as_view(), name="insights"),
+    re_path(r"^celebrations/?$", record_views.CelebrationList.as_view(), name="celebrations"),
 ]

@@ -32,6 +32,9 @@ from workflow.derived_status import load_fleet, load_verdicts
 from workflow.models import Execution, Nova, NovaState, Task
 from workflow.task_tracker import TaskNotFound
 
+_LISTS = (
+    "novas", "personalities", "policies", "objectives", "tasks", "executions", "journal", "insights", "celebrations",
+)  # fmt: skip
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -76,7 +79,7 @@ class NovaList(Door):
 
     def get(self, request: Request) -> Response:
         novas = Nova.objects.select_related("state", "personality")
-        modes = _choices(request, "mode", NovaState.Mode.values)
+        modes = choices_of(request, "mode", NovaState.Mode.values)
         novas = novas.filter(state__mode__in=modes) if modes else novas.filter(archived_at=None)
         if team := request.query_params.get("team"):
             novas = novas.filter(team=team)
@@ -93,7 +96,7 @@ class NovaDetail(Door):
     permissions_needed = {"GET": "workflow.view_nova"}
 
     def get(self, request: Request, nova_id: str) -> Response:
-        return Response(_nova(self, nova_id))
+        return Response(show_one_nova(self, nova_id))
 
 
 class NovaVerb(Door):
@@ -110,7 +113,7 @@ class NovaVerb(Door):
             "wake": services.wake_nova,
         }
         verbs[verb](nova_id, reason=reason, now=self.now)
-        return Response(_nova(self, nova_id))
+        return Response(show_one_nova(self, nova_id))
 
 
 class TaskList(Door):
@@ -123,7 +126,7 @@ class TaskList(Door):
     def get(self, request: Request) -> Response:
         tasks = self._filtered(request)
         # one part for each status, since each is read along an index of its own: the cost doesn't grow with the table
-        statuses = _choices(request, "status", [s.value for s in TaskStatus]) or [s.value for s in TaskStatus]
+        statuses = choices_of(request, "status", [s.value for s in TaskStatus]) or [s.value for s in TaskStatus]
         parts = [tasks.filter(status=status) for status in statuses]
         return Response(self._pages.answer(request, parts, lambda rows: list(TaskShown(rows, many=True).data)))
 
@@ -147,7 +150,7 @@ class TaskList(Door):
         query = request.query_params
         if "assignee" in query:  # empty: those that nobody has taken yet
             tasks = tasks.filter(assignee=query["assignee"] or None)
-        if priorities := _choices(request, "priority", [p.value for p in Priority]):
+        if priorities := choices_of(request, "priority", [p.value for p in Priority]):
             tasks = tasks.filter(priority__in=priorities)
         if team := query.get("team"):
             tasks = tasks.filter(team=team)
@@ -184,7 +187,7 @@ class Root(Door):
     """What there is."""
 
     def get(self, request: Request) -> Response:
-        return Response({name: request.build_absolute_uri(reverse(f"api:{name}")) for name in ("novas", "tasks")})
+        return Response({name: request.build_absolute_uri(reverse(f"api:{name}")) for name in _LISTS})
 
 
 class Nothing(Door):
@@ -195,7 +198,11 @@ class Nothing(Door):
         raise NotFound
 
 
-def _nova(door: Door, nova_id: str) -> dict[str, Any]:
+def show_one_nova(door: Door, nova_id: str) -> dict[str, Any]:
+    """Show a Nova as it stands.
+
+    :raises NovaNotFound: there is none.
+    """
     nova = Nova.objects.select_related("state", "personality").filter(nova_id=nova_id).first()
     if nova is None:
         raise services.NovaNotFound(f"There is no Nova {nova_id}.")
@@ -219,7 +226,7 @@ def _visible(task_id: str) -> None:
         raise TaskNotFound(f"There is no task {task_id}; nothing was changed.")
 
 
-def _choices(request: Request, name: str, known: list[str]) -> list[str]:
+def choices_of(request: Request, name: str, known: list[str]) -> list[str]:
     """Give the values of a filter that may be repeated or hold commas.
 
     :raises ValidationError: one is unknown.

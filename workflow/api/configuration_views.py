@@ -1,0 +1,239 @@
+"""What operators configure, at the API: Novas, personalities, safety policies, objectives. workflow.configuration saves it.
+
+A row's ETag is the digest of what is configured; with If-Match a change is refused if somebody else was quicker.
+"""
+
+import hashlib
+from typing import Any, ClassVar
+
+from django.core.exceptions import ValidationError as ModelInvalid
+from django.db import models, transaction
+from django.urls import reverse
+from rest_framework import serializers
+from rest_framework.exceptions import APIException, NotFound
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from safety.bulk import json_text
+from safety.models import SafetyPolicy
+from workflow import configuration
+from workflow.api.pages import Pages
+from workflow.api.serializers import Accepted, ReasonAccepted, Shown
+from workflow.api.views import Door, NovaDetail, NovaList, show_one_nova
+from workflow.models import Nova, Objective, Personality
+
+
+class PreconditionFailed(APIException):
+    """The row is not what If-Match says."""
+
+    status_code = 412
+    default_code = "changed_meanwhile"
+    default_detail = "It was changed since you read it; nothing was changed. Read it again and send its new ETag."
+
+
+class _Written(Accepted):
+    """The body of a change: what is configured, and why."""
+
+    reason = serializers.CharField(max_length=2000, required=False, write_only=True)
+
+
+class PersonalityWritten(_Written, Shown):
+    class Meta:
+        model = Personality
+        fields = [
+            "slug", "base_cycle_time", "reflection_frequency", "celebration_style", "work_style", "communication_pattern",
+            "updated_at", "archived_at", "reason",
+        ]  # fmt: skip
+        read_only_fields = ["updated_at", "archived_at"]
+
+
+class PolicyWritten(_Written, Shown):
+    class Meta:
+        model = SafetyPolicy
+        fields = [*(field.name for field in SafetyPolicy._meta.concrete_fields), "reason"]
+        read_only_fields = ["updated_at", "archived_at"]
+
+
+class ObjectiveWritten(_Written, Shown):
+    class Meta:
+        model = Objective
+        fields = [
+            "id", "title", "description", "nova", "team", "priority", "cadence", "until", "due_at", "open_task_id",
+            "created_at", "archived_at", "reason",
+        ]  # fmt: skip
+        read_only_fields = ["id", "open_task_id", "created_at", "archived_at"]
+
+
+class NovaWritten(_Written, Shown):
+    class Meta:
+        model = Nova
+        fields = [
+            "nova_id", "name", "personality", "policy", "candidate_policy", "provider_account", "team", "default_executor",
+            "allowed_executors", "stream_executors", "tasks_per_phase", "personal_phase_after", "personal_phase_minutes",
+            "execution_timeout", "reason",
+        ]  # fmt: skip
+        extra_kwargs = {"personality": {"required": False}, "policy": {"required": False}, "name": {"required": False}}
+
+
+class Kind:
+    """One kind of configured row: its model, its body, and how its addresses and pages are called."""
+
+    def __init__(self, model: type[models.Model], written: type[Any], name: str, *key: str) -> None:
+        self.model = model
+        self.written = written
+        self.name = name
+        self.pages: Pages[Any] = Pages(*key)
+        app, label = model._meta.app_label, model._meta.model_name
+        self.permissions = {
+            "GET": f"{app}.view_{label}",
+            "POST": f"{app}.add_{label}",
+            "PATCH": f"{app}.change_{label}",
+        }
+        self.primary = next(field.name for field in model._meta.concrete_fields if field.primary_key)
+
+    def show(self, row: Any) -> dict[str, Any]:
+        return dict(self.written(row).data)
+
+    def etag(self, row: Any) -> str:
+        """Give the digest of what is configured: a row that was saved with the same values has the same."""
+        shown = {name: value for name, value in self.show(row).items() if name not in ("updated_at", "open_task_id")}
+        return f'"{hashlib.sha256(json_text(shown).encode()).hexdigest()[:32]}"'
+
+    def get(self, pk: str, *, lock: bool = False) -> Any:
+        """Give the row.
+
+        :raises NotFound: there is none.
+        """
+        rows = self.model._default_manager.select_for_update() if lock else self.model._default_manager.all()
+        try:
+            row = rows.filter(pk=pk).first()
+        except (ValueError, ModelInvalid):
+            row = None
+        if row is None:
+            raise NotFound
+        return row
+
+
+PERSONALITIES = Kind(Personality, PersonalityWritten, "personality", "slug")
+POLICIES = Kind(SafetyPolicy, PolicyWritten, "policy", "slug")
+OBJECTIVES = Kind(Objective, ObjectiveWritten, "objective", "created_at", "id")
+NOVAS = Kind(Nova, NovaWritten, "nova", "nova_id")
+
+
+class ConfiguredList(Door):
+    """All rows of a kind that are in use, and the door for new ones."""
+
+    kind: ClassVar[Kind]
+    parameters = frozenset({"archived"})
+
+    def get(self, request: Request) -> Response:
+        rows = self.kind.model._default_manager.all()
+        if request.query_params.get("archived") != "true":
+            rows = rows.filter(archived_at=None)
+        return Response(self.kind.pages.answer(request, [rows], lambda found: [self.kind.show(row) for row in found]))
+
+    def post(self, request: Request) -> Response:
+        row = create(self, self.kind, request)
+        address = {"Location": reverse(f"api:{self.kind.name}", args=[row.pk]), "ETag": self.kind.etag(row)}
+        return Response(self.kind.show(row), status=201, headers=address)
+
+
+class ConfiguredDetail(Door):
+    """One row: read it, change some of its fields."""
+
+    kind: ClassVar[Kind]
+
+    def get(self, request: Request, pk: str) -> Response:
+        row = self.kind.get(pk)
+        return Response(self.kind.show(row), headers={"ETag": self.kind.etag(row)})
+
+    def patch(self, request: Request, pk: str) -> Response:
+        row = change(self, self.kind, request, pk)
+        return Response(self.kind.show(row), headers={"ETag": self.kind.etag(row)})
+
+
+class ConfiguredVerb(Door):
+    """POST with a reason: archive a row, or restore it."""
+
+    kind: ClassVar[Kind]
+
+    def post(self, request: Request, pk: str, verb: str) -> Response:
+        reason = self.accept(ReasonAccepted).validated_data["reason"]
+        act = configuration.archive if verb == "archive" else configuration.restore
+        act(self.kind.get(pk), reason=reason, now=self.now)
+        row = self.kind.get(pk)
+        return Response(self.kind.show(row), headers={"ETag": self.kind.etag(row)})
+
+
+def create(door: Door, kind: Kind, request: Request) -> Any:
+    """Make a row of what the body says.
+
+    :raises ValidationError: with a pointer to each field that is wrong.
+    """
+    given = dict(door.accept(kind.written).validated_data)
+    reason = given.pop("reason", "")
+    if kind is NOVAS:
+        names = {field: given.pop(field).pk for field in ("personality", "policy") if given.get(field)}
+        return configuration.create_nova(given.pop("nova_id"), now=door.now, reason=reason, **names, **given)
+    row = kind.model(**given)
+    configuration.save_configured(row, now=door.now, reason=reason, creating=True)  # type: ignore[arg-type]
+    return row
+
+
+def change(door: Door, kind: Kind, request: Request, pk: str) -> Any:
+    """Change the fields that the body names, if the row is what If-Match says.
+
+    :raises PreconditionFailed: somebody else was quicker. :raises ReasonMissing: no reason was given.
+    """
+    with transaction.atomic():
+        row = kind.get(pk, lock=True)
+        wanted = request.headers.get("If-Match")
+        if wanted and wanted != "*" and kind.etag(row) not in [tag.strip() for tag in wanted.split(",")]:
+            raise PreconditionFailed
+        body = kind.written(row, data=request.data, partial=True)
+        body.is_valid(raise_exception=True)
+        given = dict(body.validated_data)
+        reason = configuration.demand_reason(given.pop("reason", ""))
+        if kind.primary in given and given[kind.primary] != row.pk:
+            raise serializers.ValidationError({kind.primary: ["It can't be changed: a row keeps its name."]}, "fixed")
+        for name, value in given.items():
+            setattr(row, name, value)
+        configuration.save_configured(row, now=door.now, reason=reason, fields=given)
+        return row
+
+
+class Novas(NovaList):
+    permissions_needed = {**NovaList.permissions_needed, "POST": "workflow.add_nova"}
+
+    def post(self, request: Request) -> Response:
+        """Configure a new Nova; it is due at once."""
+        nova = create(self, NOVAS, request)
+        address = {"Location": reverse("api:nova", args=[nova.pk]), "ETag": NOVAS.etag(nova)}
+        return Response(show_one_nova(self, nova.pk), status=201, headers=address)
+
+
+class NovaOne(NovaDetail):
+    permissions_needed = {**NovaDetail.permissions_needed, "PATCH": "workflow.change_nova"}
+
+    def get(self, request: Request, nova_id: str) -> Response:
+        answer = super().get(request, nova_id)
+        answer["ETag"] = NOVAS.etag(NOVAS.get(nova_id))
+        return answer
+
+    def patch(self, request: Request, nova_id: str) -> Response:
+        """Change some of a Nova's configuration; its next cycle works by it."""
+        nova = change(self, NOVAS, request, nova_id)
+        return Response(show_one_nova(self, nova_id), headers={"ETag": NOVAS.etag(nova)})
+
+
+def doors(kind: Kind) -> tuple[type[Door], type[Door], type[Door]]:
+    """Give the three addresses of a kind: its list, one row, the verbs on a row."""
+    name, rights = kind.model.__name__, kind.permissions
+    rows = {"GET": rights["GET"], "POST": rights["POST"]}
+    row = {"GET": rights["GET"], "PATCH": rights["PATCH"]}
+    verb = {"POST": rights["PATCH"]}
+    return (
+        type(f"{name}List", (ConfiguredList,), {"kind": kind, "permissions_needed": rows}),
+        type(f"{name}Detail", (ConfiguredDetail,), {"kind": kind, "permissions_needed": row}),
+        type(f"{name}Verb", (ConfiguredVerb,), {"kind": kind, "permissions_needed": verb}),
+    )
