@@ -46,6 +46,7 @@ class WorkflowSideFacts:
     error_ratio: float | None = 0.0  # share of its recent executions that failed, 0 to 1
     queue_lag: timedelta | None = timedelta(0)
     last_work_evidence: datetime | None = None
+    api_breaker_open_until: datetime | None = None  # of the Nova's provider account
 
 
 _UNKNOWN = WorkflowSideFacts(error_ratio=None, queue_lag=None)
@@ -68,7 +69,8 @@ _COLUMNS = (
     "hooks_expected",
     "last_hook_heartbeat",
     "last_work_evidence",
-    "api_breaker_open_until",
+    "api_cooldown_until",
+    "api_cooldown_reason",
 )
 _LEVELS = {level.value: level for level in SafetyLevel}
 
@@ -99,6 +101,7 @@ def load_facts(
                 active_since=work.active_since,
                 celebrating_since=work.celebrating_since,
                 last_work_evidence=work.last_work_evidence,
+                api_breaker_open_until=work.api_breaker_open_until,
                 error_ratio=work.error_ratio,
                 queue_lag=work.queue_lag,
             )
@@ -148,7 +151,9 @@ def _remembered(nova_id: str, row: Sequence[Any], fleet: FleetFacts, work: Workf
         hooks_expected=bool(row[14]),
         last_hook_heartbeat=bulk.instant(row[15]),
         last_work_evidence=max(worked, default=None),
-        api_breaker_open_until=bulk.instant(row[17]),
+        api_breaker_open_until=work.api_breaker_open_until,
+        api_cooldown_until=bulk.instant(row[17]),
+        api_cooldown_reason=row[18],
         has_claimable_work=work.has_claimable_work,
         last_task_change=work.last_task_change,
         active_since=work.active_since,
@@ -251,8 +256,9 @@ def note_stream_lost(now: datetime) -> bool:
         if not _note_reachable(False, now):
             return False
         reason = "The stream server can't be reached; every Nova waits for it, and nothing accepted is lost."
-        incidents.open_fleet_incident(incidents.Violation("", STREAM_MONITOR, reason), now=now)
-        audit.record([Entry(STREAM_LOST, object_type="fleet", after={STREAM_REACHABLE: False}, reason=reason)], now=now)
+        lost = Entry(STREAM_LOST, object_type="fleet", after={STREAM_REACHABLE: False}, reason=reason)
+        told = incidents.open_fleet_incident(incidents.Violation("", STREAM_MONITOR, reason), now=now)
+        audit.record([lost, *([told] if told else [])], now=now)
     return True
 
 
@@ -261,9 +267,9 @@ def note_stream_back(now: datetime) -> bool:
     with transaction.atomic():
         if not _note_reachable(True, now):
             return False
-        incidents.end_incidents([("", STREAM_MONITOR)], now=now)
         reason = "The stream server can be reached again."
-        audit.record([Entry(STREAM_RETURNED, object_type="fleet", after={STREAM_REACHABLE: True}, reason=reason)], now=now)
+        back = Entry(STREAM_RETURNED, object_type="fleet", after={STREAM_REACHABLE: True}, reason=reason)
+        audit.record([back, *incidents.end_incidents([("", STREAM_MONITOR)], now=now).values()], now=now)
     return True
 
 
@@ -286,6 +292,5 @@ def note_stream_gap(stream: str, reason: str, now: datetime) -> None:
     with transaction.atomic():
         FleetFact.objects.update_or_create(name=STREAM_GAP, defaults={"value": stream, "since": now, "observed_at": now})
         violation = incidents.Violation("", STREAM_GAP, f"{stream}: {reason}", {"stream": stream})
-        incidents.open_incidents([violation], now=now)
         entry = Entry(STREAM_GAP_FOUND, object_type="stream", object_id=stream, reason=reason)
-        audit.record([entry], now=now)
+        audit.record([entry, *incidents.open_incidents([violation], now=now)], now=now)

@@ -57,12 +57,12 @@ def store_verdicts(
     changed = {
         nova_id: verdict for nova_id, verdict in written.items() if _key(verdict.status) != _key_in_force(facts[nova_id])
     }
-    entries = _follow_incidents(changed, facts, now)
-    entries += [
+    entries = [
         _entry(facts[nova_id], verdict.status, now)
         for nova_id, verdict in changed.items()
         if not (_is_quiet(verdict.status.is_safe, verdict.status.mechanism) and _was_quiet(facts[nova_id]))
     ]
+    entries += _follow_incidents(changed, facts, now)
     audit.record(entries, now=now, announce=announce)
     return set(changed)
 
@@ -103,7 +103,7 @@ def _row(facts: SafetyFacts, verdict: Verdict) -> tuple[Any, ...]:
 
 
 def _follow_incidents(changed: Mapping[str, Verdict], facts: Mapping[str, SafetyFacts], now: datetime) -> list[Entry]:
-    """Open and end the incidents of the batch; give the journal's entries about the fleet."""
+    """Open and end the incidents of the batch; give what the journal must be told of them."""
     opened: list[incidents.Violation] = []
     over: list[tuple[str, str]] = []
     fleet: SafetyStatus | None = None
@@ -117,18 +117,19 @@ def _follow_incidents(changed: Mapping[str, Verdict], facts: Mapping[str, Safety
                 elif not before.verdict_is_safe and before.verdict_mechanism == STREAM_MONITOR:
                     fleet_over = True
             elif not status.is_safe:
-                opened.append(incidents.Violation(nova_id, name, status.reason, _evidence(status)))
+                level = status.safety_level.value
+                opened.append(incidents.Violation(nova_id, name, status.reason, _evidence(status), level=level))
             elif not before.verdict_is_safe:
                 over.append((nova_id, name))
-    incidents.open_incidents(opened, now=now)
+    entries = incidents.open_incidents(opened, now=now)
     ended = incidents.end_incidents(over + [("", STREAM_MONITOR)] if fleet_over and not fleet else over, now=now)
-    if fleet and incidents.open_fleet_incident(
-        incidents.Violation("", STREAM_MONITOR, fleet.reason, _evidence(fleet)), now=now
-    ):
-        return [Entry(FLEET_UNSAFE, object_type="fleet", after=_evidence(fleet), reason=fleet.reason)]
-    if ("", STREAM_MONITOR) in ended:
-        return [Entry(FLEET_SAFE, object_type="fleet", reason="The stream monitor objects no more.")]
-    return []
+    if fleet:
+        violation = incidents.Violation("", STREAM_MONITOR, fleet.reason, _evidence(fleet), level=fleet.safety_level.value)
+        if told := incidents.open_fleet_incident(violation, now=now):
+            entries += [told, Entry(FLEET_UNSAFE, object_type="fleet", after=_evidence(fleet), reason=fleet.reason)]
+    elif ("", STREAM_MONITOR) in ended:
+        entries.append(Entry(FLEET_SAFE, object_type="fleet", reason="The stream monitor objects no more."))
+    return entries + list(ended.values())
 
 
 def _evidence(status: SafetyStatus) -> dict[str, Any]:

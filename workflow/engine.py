@@ -235,6 +235,7 @@ class WorkflowEngine:
             last_task_change=max(since) if since else None,
             active_since=nova.mode_since or state.session_start_time,
             celebrating_since=state.state_entered_at if state.completion_stage else None,
+            error_ratio=state.error_ratio,
             queue_lag=max(now - nova.due_at, timedelta(0)),
         )
 

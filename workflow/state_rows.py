@@ -37,6 +37,7 @@ OTHER_COLUMNS = (
     "protocol_checks",
     "protocol_passes",
     "personal_reflections",
+    "error_ratio",
     "context",
 )
 LOADED = (
@@ -78,7 +79,7 @@ def state_data(row: Sequence[Any]) -> WorkflowStateData:
      last_stream_check, total_cycles, cycle_started_at, state_entered_at,
      current_state, current_phase, tasks_completed, tool_uses, last_celebration, session_start, safety_status,
      phase_started_at, resume_state, work_phases, stage, stage_until, completion_until, errors, last_error, in_flight,
-     checks, passes, reflections, context) = row  # fmt: skip
+     checks, passes, reflections, error_ratio, context) = row  # fmt: skip
     return WorkflowStateData(
         nova_id=nova_id,
         current_state=_STATES[current_state],
@@ -104,6 +105,7 @@ def state_data(row: Sequence[Any]) -> WorkflowStateData:
         protocol_checks=checks,
         protocol_passes=passes,
         personal_reflections=reflections,
+        error_ratio=error_ratio,
         context=(orjson.loads(context) if isinstance(context, str) else context) if context != "{}" else {},
     )
 
@@ -135,6 +137,7 @@ def other_values(state: WorkflowStateData) -> list[Any]:
         state.protocol_checks,
         state.protocol_passes,
         state.personal_reflections,
+        state.error_ratio,
         state.context,
     ]
 

@@ -257,6 +257,9 @@ class APIHammeringPrevention:
             return unreadable(self.name, facts, now, readings)
         if facts.verdict_mechanism == self.name and (in_force := cooling(self.name, facts, now)) is not None:
             return in_force
+        if facts.api_cooldown_until is not None and facts.api_cooldown_until > now:
+            reason = facts.api_cooldown_reason or "The Nova asked its provider for too much and cools down."
+            return objection(self.name, facts, now, reason, WAIT_FOR_WINDOW, until=facts.api_cooldown_until)
         if minute > rules.requests_per_minute:
             return self._cool(facts, rules, now, minute, rules.requests_per_minute, _MINUTE)
         if burst > rules.burst_requests:

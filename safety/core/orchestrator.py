@@ -77,6 +77,12 @@ _RESPONSES: Mapping[str, tuple[str, str, SafetyLevel, str]] = {
         SafetyLevel.QUARANTINE,
         "The agent restarts itself: the Nova is in quarantine",
     ),
+    "hook_tampering": (
+        "hook_health",
+        ACTIVATE_QUARANTINE,
+        SafetyLevel.QUARANTINE,
+        "What guards the agent was tampered with: the Nova is in quarantine",
+    ),
     "call_loop": (
         "hook_health",
         ACTIVATE_COOLDOWN,

@@ -27,7 +27,6 @@ class SafetyState(models.Model):
     hooks_expected = models.BooleanField(default=False)
     last_hook_heartbeat = models.DateTimeField(null=True)
     last_work_evidence = models.DateTimeField(null=True)
-    api_breaker_open_until = models.DateTimeField(null=True)
     api_cooldown_until = models.DateTimeField(null=True)  # what the API guardian imposed after a violation
     api_cooldown_reason = models.TextField(blank=True, db_default="")
 

@@ -65,7 +65,8 @@ def test_the_verdict_in_force_and_the_memory_come_back_as_they_were_stored(now):
         "hooks_expected": True,
         "last_hook_heartbeat": now - timedelta(minutes=6),
         "last_work_evidence": now - timedelta(minutes=7),
-        "api_breaker_open_until": now + timedelta(minutes=8),
+        "api_cooldown_until": now + timedelta(minutes=8),
+        "api_cooldown_reason": "it asked on and on",
     }
     factories.make_safety_state(
         "torch", is_safe=False, safety_level="meditation", mechanism="really_chill_willy", since=now, until=now, **stored

@@ -79,6 +79,7 @@ class WorkflowStateData:
     protocol_checks: int = 0  # compliance figure = protocol_passes / protocol_checks
     protocol_passes: int = 0
     personal_reflections: int = 0
+    error_ratio: float = 0.0  # share of its recent executions that failed, 0 to 1; the newest weighs a fifth
     context: dict[str, str] = field(default_factory=dict)
 
     def __copy__(self) -> "WorkflowStateData":

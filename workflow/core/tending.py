@@ -19,6 +19,7 @@ OPERATOR = "operator"
 
 _RUNNING = frozenset(("dispatched", "running"))
 _SUCCEEDED = "succeeded"
+_NEWEST_WEIGHT = 0.2
 _FAILURES = {
     "failed": "The execution failed",
     "timed_out": "The execution ran out of time",
@@ -94,6 +95,7 @@ def _complete(cycle: Cycle, task: TaskFacts, execution: ExecutionFacts) -> None:
     cycle.check_protocol(task.title, task.status, "completed")
     title = spoken_title(task)
     said = cycle.say("complete", title=title)
+    _weigh(cycle, failed=False)
     effects.append(CompleteTask(task.id, execution.results or said, {**measured, **execution.metrics}))
     if task.personal:
         return
@@ -118,6 +120,7 @@ def _retry(cycle: Cycle, task: TaskFacts, execution: ExecutionFacts, attempts: i
     reason = f"{_failure(execution)} Attempt {attempts + 1} of {task.max_attempts} begins at {not_before:%H:%M:%S} UTC."
     cycle.check_protocol(task.title, task.status, "pending")
     cycle.effects.append(RetryTask(task.id, not_before, reason))
+    _weigh(cycle, failed=True)
     cycle.say("retry", title=spoken_title(task))
     cycle.remember_look(not_before)
     _remember(cycle)
@@ -130,7 +133,13 @@ def _block(cycle: Cycle, task: TaskFacts, execution: ExecutionFacts, owner: str,
     cycle.check_protocol(task.title, task.status, "blocked")
     cycle.effects.append(BlockTask(task.id, owner[:64], action[:200], reason, execution.results, dict(execution.metrics)))
     cycle.say("block", title=spoken_title(task), owner=owner[:64])
+    _weigh(cycle, failed=not execution.needs)
     _remember(cycle)
+
+
+def _weigh(cycle: Cycle, *, failed: bool) -> None:
+    """Let the end of an execution count in the share of those that failed, which the stress score looks at."""
+    cycle.state.error_ratio += (failed - cycle.state.error_ratio) * _NEWEST_WEIGHT
 
 
 def _remember(cycle: Cycle) -> None:

@@ -146,6 +146,7 @@ class NovaState(models.Model):
     protocol_checks = models.PositiveBigIntegerField(default=0)
     protocol_passes = models.PositiveBigIntegerField(default=0)
     personal_reflections = models.PositiveIntegerField(default=0)
+    error_ratio = models.FloatField(default=0.0, db_default=0.0)  # share of its recent executions that failed
     last_task_change = models.DateTimeField(null=True)  # by this Nova; completion drift is judged by it
     context = models.JSONField(default=dict)
 

@@ -30,7 +30,7 @@ _COUNTED = {
     "workflow.task.blocked": "task_blocked",
     "workflow.task.retried": "task_retried",
     "workflow.task.cancelled": "task_cancelled",
-    "safety.nova.unsafe": "safety_violation",
+    "safety.incident.opened": "safety_violation",
 }
 _SHARE_MEMORY = timedelta(seconds=10)
 _MIRROR_PAUSE = timedelta(seconds=0.5)

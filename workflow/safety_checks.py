@@ -1,0 +1,57 @@
+"""The safety check of Novas between two of their cycles: for doors whose answer can't wait for the next one.
+
+The same facts, judges and store as in the engine's batch. Whether work waits for a Nova is the engine's to know, so drift is
+judged there; a cooldown that came of it stays in force here.
+"""
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from functools import partial
+
+from django.db import transaction
+
+from safety.core.orchestrator import SafetyOrchestrator, Verdict
+from safety.facts import WorkflowSideFacts, load_facts
+from safety.verdicts import store_verdicts
+from workflow import waking
+from workflow.effective import EffectiveConfigurations
+from workflow.models import NovaState
+
+_COLUMNS = (
+    "nova_id", "last_task_change", "mode_since", "session_start_time", "completion_stage", "state_entered_at", "due_at",
+    "lease_until", "error_ratio",
+)  # fmt: skip
+
+
+def check_safety(nova_ids: Collection[str], *, now: datetime) -> dict[str, Verdict]:
+    """Judge Novas now, store what changed, and let those whose verdict changed act on it at once.
+
+    A number of queries that does not grow with the Novas; Novas that don't exist are left out.
+    """
+    with transaction.atomic():
+        effective = EffectiveConfigurations().load(nova_ids, now=now)
+        known = sorted(effective)
+        rules = {nova_id: effective[nova_id].rules for nova_id in known}
+        facts = load_facts(known, rules, _work_facts(effective, now), now)
+        judge = SafetyOrchestrator().judge
+        verdicts = {nova_id: judge(facts[nova_id], rules[nova_id], now) for nova_id in known}
+        changed = store_verdicts(verdicts, facts, now)
+        if changed:
+            waking.mark_due(changed, now=now)
+            transaction.on_commit(partial(waking.knock, "loops"))
+    return verdicts
+
+
+def _work_facts(effective: Collection[str], now: datetime) -> dict[str, WorkflowSideFacts]:
+    found = {}
+    for row in NovaState.objects.filter(nova_id__in=effective).values_list(*_COLUMNS):
+        nova_id, change, mode_since, session, stage, entered, due_at, lease_until, errors = row
+        held = lease_until is not None and lease_until > now
+        found[nova_id] = WorkflowSideFacts(
+            last_task_change=change,
+            active_since=mode_since or session,
+            celebrating_since=entered if stage else None,
+            error_ratio=errors,
+            queue_lag=timedelta(0) if held else max(now - due_at, timedelta(0)),
+        )
+    return found
