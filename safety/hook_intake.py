@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db import transaction
 from django.db.models import Q
 
 from safety import audit, bulk
@@ -14,11 +15,12 @@ from safety.audit import Entry
 from safety.core.hook_story import Told, tell_story
 from safety.core.hooks import Event, HookCall, Meaning, session_events
 from safety.core.redaction import fit
-from safety.models import HookEvent, HookSession, SafetyIncident
+from safety.models import HookEvent, HookSession, SafetyIncident, SafetyState
 from safety.observations import Kind, Seen, hooks_ended, observe_many
 
 SESSION_STARTED = "safety.session.started"
 SESSION_ENDED = "safety.session.ended"
+HOOKS_RETIRED = "safety.hooks.retired"
 
 _SESSION_FORGOTTEN = timedelta(minutes=15)  # one that was not heard for so long has ended without a word
 _KEEP_CALLS = timedelta(days=7)
@@ -162,6 +164,13 @@ def story_of(nova_id: str, *, now: datetime) -> dict[str, Any]:
         kept = calls.filter(digest=top["digest"]).values_list("payload__tool_input", flat=True).order_by("-id").first()
         top["input"] = kept
     return story
+
+
+def retire_hooks(nova_id: str, *, reason: str, now: datetime) -> None:
+    """Note that a Nova's agent has no hooks any more: what it does without them is no longer held against it."""
+    with transaction.atomic():
+        SafetyState.objects.filter(nova_id=nova_id).update(hooks_expected=False, last_hook_heartbeat=None)
+        audit.record([Entry(HOOKS_RETIRED, nova_id, "nova", nova_id, reason=reason)], now=now)
 
 
 def forget_old_calls(*, now: datetime) -> int:
