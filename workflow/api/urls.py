@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, re_path
 
-from workflow.api import configuration_views, record_views, views
+from workflow.api import configuration_views, hooks, record_views, views
 from workflow.api.configuration_views import OBJECTIVES, PERSONALITIES, POLICIES, Kind
 
 NOVA = r"novas/(?P<nova_id>[a-z0-9_-]{1,63})"
@@ -25,6 +25,7 @@ urlpatterns = [
     re_path(r"^novas/?$", configuration_views.Novas.as_view(), name="novas"),
     re_path(rf"^{NOVA}/?$", configuration_views.NovaOne.as_view(), name="nova"),
     re_path(rf"^{NOVA}/(?P<verb>pause|resume|drain|wake)/?$", views.NovaVerb.as_view(), name="nova-verb"),
+    re_path(r"^hooks/claude-code/?$", hooks.claude_code, name="hooks-claude-code"),
     re_path(r"^tasks/?$", views.TaskList.as_view(), name="tasks"),
     re_path(rf"^{TASK}/?$", views.TaskDetail.as_view(), name="task"),
     re_path(rf"^{TASK}/(?P<verb>cancel|unblock|priority)/?$", views.TaskVerb.as_view(), name="task-verb"),
