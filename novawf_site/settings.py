@@ -339,6 +339,9 @@ UNFOLD = {
                 "items": [
                     _link("Incidents", "emergency_home", "safety_safetyincident"),
                     _link("Safety policies", "policy", "safety_safetypolicy"),
+                    _link("Agent sessions", "terminal", "safety_hooksession"),
+                    _link("Hook calls", "webhook", "safety_hookevent"),
+                    _link("Agent keys", "vpn_key", "safety_apikey"),
                 ],
             },
             {

@@ -15,7 +15,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from safety import audit
-from safety.models import AuditEntry, SafetyIncident, SafetyPolicy
+from safety.api_keys import create_key
+from safety.models import AuditEntry, HookEvent, HookSession, SafetyIncident, SafetyPolicy
 from tests import factories
 from workflow.admin import verbs
 from workflow.models import Lease, Nova, NovaState, Objective, Personality, StreamCursor, Task
@@ -62,6 +63,13 @@ def everything(now: datetime) -> dict[str, Any]:
         "workflow.lease": Lease.objects.create(name="intake", holder="h", heartbeat_at=now, note={"a": text}),
         "safety.safetyincident": incident,
         "safety.auditentry": AuditEntry.objects.get(id=audit_ids[0]),
+        "safety.apikey": create_key("torch", name=text, now=now)[1],
+        "safety.hookevent": HookEvent.objects.create(
+            nova_id="torch", event="Stop", received_at=now, payload={"a": text}, reply={"a": text}, problem=text
+        ),
+        "safety.hooksession": HookSession.objects.create(
+            nova_id="torch", session_id=text, started_at=now, last_seen_at=now, stopped_at=now
+        ),
         "auth.user": User.objects.create_user("ada", password="x"),
         "auth.group": Group.objects.create(name="Operators"),
     }
@@ -151,6 +159,9 @@ WINDOWS = {
     "workflow.lease",
     "safety.safetyincident",
     "safety.auditentry",
+    "safety.apikey",
+    "safety.hookevent",
+    "safety.hooksession",
 }
 
 
