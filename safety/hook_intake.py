@@ -27,7 +27,7 @@ _KEEP_CALLS = timedelta(days=7)
 _KEEP_SESSIONS = timedelta(days=30)
 _STORY_SPAN = timedelta(minutes=10)
 _STORY_CALLS = 1_000
-_TELL_AGAIN = timedelta(seconds=10)
+_TELL_AGAIN = timedelta(seconds=2)
 _STRANGERS_A_MINUTE = 4  # calls without a good key that are kept: strangers must not fill the table
 
 

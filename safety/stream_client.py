@@ -27,12 +27,16 @@ class StreamRefused(StreamError):
     """The stream server answered with an error: no memory left, a wrong password, a command it does not have."""
 
 
+class ScriptUnknown(StreamRefused):
+    """The stream server does not know a script by that digest (yet, or any more)."""
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Give redis-py's errors our names.
 
     :raises StreamUnavailable: connection or timeout.
-    :raises StreamRefused: any other error reply.
+    :raises ScriptUnknown: EVALSHA of a script it has not. :raises StreamRefused: any other error reply.
     """
     try:
         yield
@@ -40,6 +44,8 @@ def translated() -> Iterator[None]:
         raise StreamRefused(f"The stream server refused our login: {error}") from error
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
         raise StreamUnavailable(f"The stream server could not be reached: {error}") from error
+    except redis.exceptions.NoScriptError as error:
+        raise ScriptUnknown(str(error)) from error
     except redis.exceptions.RedisError as error:
         raise StreamRefused(f"The stream server refused: {error}") from error
 

@@ -36,11 +36,13 @@ def report_violation(
     *,
     now: datetime,
     rules: SafetyRules | None = None,
+    until: datetime | None = None,
 ) -> ViolationResponse:
     """Do what a reported violation calls for, in one transaction, and say what that is.
 
-    1. What its mechanism remembers of the Nova is set, never shortened. 2. Its incident is opened or joined, with `details` as
-    evidence. 3. Journalled. A lost stream server is the fleet's: nothing is set for the Nova.
+    1. What its mechanism remembers of the Nova is set, never shortened; `until` is when the reporter lets go by itself, where
+    it is the one that enforces. 2. Its incident is opened or joined, with `details` as evidence. 3. Journalled. A lost stream
+    server is the fleet's: nothing is set for the Nova.
     """
     rules = rules or SafetyRules()
     response = SafetyOrchestrator().handle_safety_violation(violation_type, details)
@@ -48,7 +50,7 @@ def report_violation(
     with transaction.atomic():
         after: dict[str, Any] = {"violation": violation_type, "recommended_action": response.recommended_action}
         if not fleet:
-            after |= _activate(nova_id, response, rules, now)
+            after |= _activate(nova_id, response, rules, now, until)
         violation = incidents.Violation(
             "" if fleet else nova_id,
             response.mechanism,
@@ -63,7 +65,9 @@ def report_violation(
     return response
 
 
-def _activate(nova_id: str, response: ViolationResponse, rules: SafetyRules, now: datetime) -> dict[str, Any]:
+def _activate(
+    nova_id: str, response: ViolationResponse, rules: SafetyRules, now: datetime, given: datetime | None
+) -> dict[str, Any]:
     """Set what the mechanism remembers; give what was set."""
     SafetyState.objects.get_or_create(nova_id=nova_id, defaults=STATE_DEFAULTS)
     state = SafetyState.objects.select_for_update().get(nova_id=nova_id)
@@ -80,7 +84,7 @@ def _activate(nova_id: str, response: ViolationResponse, rules: SafetyRules, now
         changes |= {"cooldown_reason": response.reason, "cooldown_since": now}
         changes["cooldowns_in_a_row"] = state.cooldowns_in_a_row + 1
     elif action == ACTIVATE_EMERGENCY_STOP and response.mechanism == "api_guardian":
-        until, name = now + rules.cooldown_limit, "api_cooldown_until"
+        until, name = given or now + rules.cooldown_limit, "api_cooldown_until"
         changes["api_cooldown_reason"] = response.reason
     elif action not in (ACTIVATE_MEDITATION, ACTIVATE_EMERGENCY_STOP):
         return {}

@@ -1,6 +1,6 @@
 """The effective configuration of Novas, personality and policy resolved, read anew every half second: edits work at once.
 
-Three queries read what is configured as plain rows; only rows that changed are resolved again.
+Three or four queries read what is configured as plain rows; only rows that changed are resolved again.
 """
 
 from collections.abc import Collection, Sequence
@@ -13,7 +13,7 @@ from django.db import connection
 
 from safety.bulk import json_text, membership
 from safety.core.status import SafetyRules
-from safety.models import SafetyPolicy
+from safety.models import ProviderAccount, SafetyPolicy
 from workflow.core.machine import NovaConfig
 from workflow.models import Personality
 
@@ -30,6 +30,7 @@ _NOVA = (
     "personal_phase_after",
     "personal_phase_minutes",
     "execution_timeout",
+    "provider_account_id",
 )
 _PERSONALITY = (
     "slug",
@@ -48,6 +49,8 @@ class Effective:
     config: NovaConfig
     rules: SafetyRules
     stream_executors: frozenset[str]
+    account: str | None = None  # the provider account's slug
+    breaker_open_until: datetime | None = None  # of that account
 
 
 class EffectiveConfigurations:
@@ -59,7 +62,7 @@ class EffectiveConfigurations:
         self._rules: dict[tuple[Any, ...], tuple[SafetyRules, int]] = {}
 
     def load(self, nova_ids: Collection[str], *, now: datetime) -> dict[str, Effective]:
-        """Give the configuration of each of these Novas that exists, by three queries at most."""
+        """Give the configuration of each of these Novas that exists, by four queries at most."""
         oldest = now - _KEPT
         stale = [nova_id for nova_id in nova_ids if not oldest <= self._read_at.get(nova_id, now + _KEPT) <= now]
         if stale:
@@ -75,16 +78,23 @@ class EffectiveConfigurations:
                 [json_text(nova_ids)],
             )
             rows = cursor.fetchall()
+        breakers = (
+            dict(ProviderAccount.objects.values_list("slug", "breaker_open_until")) if any(row[-1] for row in rows) else {}
+        )
         for row in rows:
             nova_id, _, personality, policy = row[:4]
-            parts = (row, personalities[personality], policies[policy])
+            parts = (row, personalities[personality], policies[policy], breakers.get(row[-1]))
             known = self._known.get(nova_id)
             if known is None or known[0] != parts:
                 self._known[nova_id] = (parts, self._resolve(*parts))
             self._read_at[nova_id] = now
 
-    def _resolve(self, nova: Sequence[Any], personality: Sequence[Any], policy: tuple[Any, ...]) -> Effective:
-        nova_id, team, _, _, default_executor, allowed, from_streams, per_phase, personal_after, minutes, timeout = nova
+    def _resolve(
+        self, nova: Sequence[Any], personality: Sequence[Any], policy: tuple[Any, ...], breaker_open_until: datetime | None
+    ) -> Effective:
+        nova_id, team, _, _, default_executor, allowed, from_streams, per_phase, personal_after, minutes, timeout, account = (
+            nova
+        )
         _, cycle_time, frequency, celebration, style, pattern = personality
         rules, concurrent = self._rules_of(policy)
         config = NovaConfig(
@@ -103,7 +113,7 @@ class EffectiveConfigurations:
             personal_phase_length=timedelta(minutes=minutes),
             execution_timeout=timedelta(seconds=timeout),
         )
-        return Effective(config, rules, frozenset(orjson.loads(from_streams)))
+        return Effective(config, rules, frozenset(orjson.loads(from_streams)), account, breaker_open_until)
 
     def _rules_of(self, policy: tuple[Any, ...]) -> tuple[SafetyRules, int]:
         """Give a policy's rules and its limit of concurrent tasks."""

@@ -236,6 +236,7 @@ class WorkflowEngine:
             active_since=nova.mode_since or state.session_start_time,
             celebrating_since=state.state_entered_at if state.completion_stage else None,
             error_ratio=state.error_ratio,
+            api_breaker_open_until=effective.breaker_open_until,
             queue_lag=max(now - nova.due_at, timedelta(0)),
         )
 

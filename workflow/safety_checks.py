@@ -4,7 +4,7 @@ The same facts, judges and store as in the engine's batch. Whether work waits fo
 judged there; a cooldown that came of it stays in force here.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -14,7 +14,7 @@ from safety.core.orchestrator import SafetyOrchestrator, Verdict
 from safety.facts import WorkflowSideFacts, load_facts
 from safety.verdicts import store_verdicts
 from workflow import waking
-from workflow.effective import EffectiveConfigurations
+from workflow.effective import Effective, EffectiveConfigurations
 from workflow.models import NovaState
 
 _COLUMNS = (
@@ -42,7 +42,7 @@ def check_safety(nova_ids: Collection[str], *, now: datetime) -> dict[str, Verdi
     return verdicts
 
 
-def _work_facts(effective: Collection[str], now: datetime) -> dict[str, WorkflowSideFacts]:
+def _work_facts(effective: Mapping[str, Effective], now: datetime) -> dict[str, WorkflowSideFacts]:
     found = {}
     for row in NovaState.objects.filter(nova_id__in=effective).values_list(*_COLUMNS):
         nova_id, change, mode_since, session, stage, entered, due_at, lease_until, errors = row
@@ -52,6 +52,7 @@ def _work_facts(effective: Collection[str], now: datetime) -> dict[str, Workflow
             active_since=mode_since or session,
             celebrating_since=entered if stage else None,
             error_ratio=errors,
+            api_breaker_open_until=effective[nova_id].breaker_open_until,
             queue_lag=timedelta(0) if held else max(now - due_at, timedelta(0)),
         )
     return found

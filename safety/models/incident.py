@@ -17,7 +17,9 @@ class SafetyIncident(models.Model):
     nova_id = models.CharField(max_length=64, blank=True)
     mechanism = models.CharField(max_length=32)
     status = models.CharField(max_length=16, choices=Status.choices, default=Status.OPEN)
-    violation = models.CharField(max_length=32, blank=True, db_default="")  # as reported to handle_safety_violation; empty: a judge found it
+    violation = models.CharField(
+        max_length=32, blank=True, db_default=""
+    )  # as reported to handle_safety_violation; empty: a judge found it
     safety_level = models.CharField(max_length=16, blank=True, db_default="")
     reason = models.TextField()
     evidence = models.JSONField(default=dict)

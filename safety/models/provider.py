@@ -31,7 +31,7 @@ class ProviderAccount(models.Model):
         OPEN = "open"
         HALF_OPEN = "half_open"
 
-    slug = models.SlugField(max_length=64, primary_key=True)
+    slug = models.SlugField(max_length=63, primary_key=True)
     kind = models.CharField(max_length=16, choices=Kind.choices, default=Kind.ANTHROPIC)
     base_url = models.URLField(max_length=255, blank=True)
     key_source = models.CharField(max_length=16, choices=KeySource.choices, default=KeySource.NONE)
