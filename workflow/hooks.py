@@ -13,6 +13,7 @@ import structlog
 from django.db import DatabaseError, transaction
 
 from safety import audit, hook_intake
+from safety.api_guardian import ApiGuardian
 from safety.api_keys import KeyRefused, Refusal, find_key
 from safety.core.hooks import (
     POLICY_SETTINGS,
@@ -27,6 +28,7 @@ from safety.core.hooks import (
     reply_to,
 )
 from safety.core.status import SafetyStatus
+from safety.stream_client import StreamClient, StreamError
 from safety.violations import report_violation
 from workflow.models import Nova, NovaState
 from workflow.safety_checks import check_safety
@@ -80,7 +82,9 @@ def answer(key: str, body: bytes, *, origin: str, now: datetime) -> dict[str, An
         if problem:
             return _answer_unreadable(found.nova_id, body, problem, now)
         meaning = meaning_of(call)
-        reply, _account = _take_in(found.nova_id, call, meaning, payload, delivery_of(call, body, now), barred, now)
+        reply, account = _take_in(found.nova_id, call, meaning, payload, delivery_of(call, body, now), barred, now)
+        if meaning.provider_trouble and account:
+            _open_breaker(account, meaning.provider_trouble, now)
     return reply
 
 
@@ -189,3 +193,13 @@ def _tell_incident(nova_id: str, status: SafetyStatus, now: datetime) -> None:
     """Let the incident of a mechanism that judges by hook calls tell what they were."""
     if not status.is_safe and status.mechanism in ("hook_health", "frosty"):
         hook_intake.tell_incident(nova_id, status.mechanism, now=now)
+
+
+def _open_breaker(account: str, trouble: str, now: datetime) -> None:
+    client = StreamClient(name="novawf-hooks", timeout=1.0)
+    try:
+        ApiGuardian(client).open_breaker(account, reason=trouble, now=now)
+    except StreamError:  # the guardian's counters can't be reached, so it lets nothing pass anyway
+        _log.warning("breaker not opened: the stream server is away", account=account)
+    finally:
+        client.close()

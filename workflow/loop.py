@@ -18,6 +18,7 @@ from django.db.models import Q
 from safety import facts as safety_facts
 from safety.core.status import FleetFacts
 from safety.models import FleetFact, Installation, OutboxEntry
+from safety.hook_intake import forget_old_calls
 from safety.observations import forget_old
 from safety.stream_client import StreamClient, StreamEntries, StreamError, StreamRefused, StreamUnavailable
 from workflow import gathering, leases, waking
@@ -127,6 +128,7 @@ class Loop:
             self._intake_lag = 0.0
             if self._due("observations", _HOURLY):
                 forget_old(now=now)
+                forget_old_calls(now=now)
         if RELAY in self._roles:
             oldest = OutboxEntry.objects.order_by("id").values_list("created_at", flat=True).first()
             age = max((now - oldest).total_seconds(), 0.0) if oldest else 0.0

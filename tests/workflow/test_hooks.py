@@ -15,7 +15,7 @@ from django.utils import timezone
 from safety import api_keys
 from safety.api_keys import create_key
 from safety.hook_intake import forget_old_calls
-from safety.models import AuditEntry, HookEvent, HookSession, Observation, SafetyIncident, SafetyState
+from safety.models import AuditEntry, HookEvent, HookSession, Observation, ProviderAccount, SafetyIncident, SafetyState
 from safety.observations import Kind, observe
 from tests import factories
 from workflow import hooks
@@ -365,6 +365,25 @@ def test_one_novas_trouble_is_not_anothers(recruit):
         torch.use(f"step {number}")
     assert torch.use() != {}
     assert echo.use() == {}
+
+
+# -- the provider
+
+
+def test_a_provider_that_refuses_has_its_breaker_opened_for_all_its_novas(recruit, stream, now):
+    account = ProviderAccount.objects.create(slug="shared")
+    agent, other = recruit("torch", provider_account=account), recruit("echo", provider_account=account)
+    factories.make_installation()
+    assert agent.call("StopFailure", error="rate_limit", last_assistant_message="429") == {}
+    account.refresh_from_db()
+    assert account.breaker == "open"
+    assert "rate_limit" in account.breaker_reason
+    assert other.call("StopFailure", error="server_error") == {}
+
+
+def test_without_the_stream_server_the_breaker_stays_and_the_call_is_answered(recruit):
+    account = ProviderAccount.objects.create(slug="shared")
+    assert recruit(provider_account=account).call("StopFailure", error="overloaded") == {}
 
 
 # -- the founding incident, at the door
