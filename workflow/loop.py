@@ -17,8 +17,8 @@ from django.db.models import Q
 
 from safety import facts as safety_facts
 from safety.core.status import FleetFacts
-from safety.models import FleetFact, Installation, OutboxEntry
 from safety.hook_intake import forget_old_calls
+from safety.models import FleetFact, Installation, OutboxEntry
 from safety.observations import forget_old
 from safety.stream_client import StreamClient, StreamEntries, StreamError, StreamRefused, StreamUnavailable
 from workflow import gathering, leases, waking
