@@ -23,12 +23,13 @@ def json_text(value: Any) -> str:
 
 
 def instant(value: Any) -> Any:
-    """Read an instant from a raw row: SQLite gives text or a naive datetime, both in UTC without saying so."""
-    if isinstance(value, str):
-        return datetime.fromisoformat(f"{value}+00:00")
-    if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value
-    return None
+    """Read an instant from a raw row: SQLite gives text, in UTC without saying so."""
+    return _parsed(value) if isinstance(value, str) else value
+
+
+@lru_cache(maxsize=4096)  # the rows of a batch speak of few instants
+def _parsed(text: str) -> datetime:
+    return datetime.fromisoformat(f"{text}+00:00")
 
 
 def _sqlite_instant(value: Any) -> str:

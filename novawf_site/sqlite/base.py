@@ -39,6 +39,11 @@ def _stored_instant(value: datetime) -> str:
 base.Database.register_adapter(  # type: ignore[attr-defined]
     datetime, _stored_instant
 )
+# Without adapters of their own the driver looks for some on every single value: a microsecond each, measured.
+base.Database.register_adapter(bool, int)  # type: ignore[attr-defined]
+base.Database.register_adapter(type(None), {}.get)  # type: ignore[attr-defined]
+# Django's fields parse the instants they give; raw rows keep the text, of which `safety.bulk.instant` reads what is needed.
+base.Database.register_converter("datetime", bytes.decode)  # type: ignore[attr-defined]
 
 
 _WRITES = ("INSERT", "UPDATE", "DELETE")
