@@ -15,10 +15,12 @@ STREAM_REACHABLE = "stream_reachable"
 SILENT_AFTER = timedelta(seconds=60)  # at least; three cycles where that is longer
 
 # Trouble first: the order in which the statuses are looked for, and in which lists show them.
-QUARANTINED, ARCHIVED, PAUSED, DRAINING, SAFETY_PAUSE = "quarantined", "archived", "paused", "draining", "safety_pause"
+KILLED, HALTED, QUARANTINED, ARCHIVED, PAUSED = "killed", "halted", "quarantined", "archived", "paused"
+DRAINING, SAFETY_PAUSE = "draining", "safety_pause"
 ERROR_RECOVERY, SILENT, WORKING, COMPLETING, IDLE, NEW = "error_recovery", "silent", "working", "completing", "idle", "new"
 STATUSES = (
-    QUARANTINED, ARCHIVED, PAUSED, DRAINING, SAFETY_PAUSE, ERROR_RECOVERY, SILENT, WORKING, COMPLETING, IDLE, NEW,
+    KILLED, HALTED, QUARANTINED, ARCHIVED, PAUSED, DRAINING, SAFETY_PAUSE, ERROR_RECOVERY, SILENT, WORKING,
+    COMPLETING, IDLE, NEW,
 )  # fmt: skip
 
 
@@ -35,7 +37,7 @@ def derived_status(
     nova: Nova, state: NovaState, safety_state: SafetyState | None, fleet: Mapping[str, FleetFact], now: datetime
 ) -> DerivedStatus:
     """Tell what a Nova is doing; `nova.personality` must be loaded, `fleet` is what load_fleet() gave."""
-    if state.mode in (QUARANTINED, ARCHIVED, PAUSED, DRAINING):
+    if state.mode in (KILLED, HALTED, QUARANTINED, ARCHIVED, PAUSED, DRAINING):
         return DerivedStatus(state.mode, state.mode_reason, state.mode_since)
     stream = fleet.get(STREAM_REACHABLE)
     if stream is not None and stream.value is False:

@@ -1,4 +1,4 @@
-"""The operator's verbs on Novas: pause, resume, drain, wake, archive, unarchive.
+"""The operator's verbs on Novas: pause, halt, kill, resume, drain, wake, archive, unarchive.
 
 Each takes one Nova or a selection, in one transaction, with a reason; a second time changes nothing and answers the same. What
 a verb changes is journalled with before and after and told on the Nova's status stream. Which verb a Nova's mode allows stands
@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Count
+from django.db.models import Count, F
 
-from safety import audit, bulk
+from safety import api_keys, audit, bulk
 from safety.audit import Entry
 from safety.models import SafetyState
 from workflow import waking
@@ -23,7 +23,7 @@ from workflow.core.protocol import stream_name
 from workflow.core.state import WorkflowPhase
 from workflow.core.work import TaskStatus, WorkType
 from workflow.errors import WorkflowError
-from workflow.models import Nova, NovaState, Task
+from workflow.models import Execution, Nova, NovaState, Task
 from workflow.task_tracker import TaskTracker
 
 __all__ = [
@@ -34,6 +34,8 @@ __all__ = [
     "archive_nova",
     "create_nova",
     "drain_nova",
+    "halt_nova",
+    "kill_nova",
     "pause_nova",
     "resume_nova",
     "unarchive_nova",
@@ -42,6 +44,8 @@ __all__ = [
 ]
 
 NOVA_PAUSED = "workflow.nova.paused"
+NOVA_HALTED = "workflow.nova.halted"
+NOVA_KILLED = "workflow.nova.killed"
 NOVA_RESUMED = "workflow.nova.resumed"
 NOVA_DRAIN_REQUESTED = "workflow.nova.drain_requested"
 NOVA_WOKEN = "workflow.nova.woken"
@@ -49,6 +53,8 @@ NOVA_ARCHIVED = "workflow.nova.archived"
 NOVA_UNARCHIVED = "workflow.nova.unarchived"
 
 Mode = NovaState.Mode
+STOPPED = frozenset({Mode.PAUSED, Mode.HALTED, Mode.KILLED})  # the clock stands
+RESUMED_A_SECOND = 50  # of many that are resumed at once: a fleet that comes back does not come in one instant
 
 
 class NovaNotFound(WorkflowError):
@@ -102,6 +108,13 @@ def _resume(state: NovaState, now: datetime) -> None:
         state.phase_started_at += stopped
 
 
+def _halt(state: NovaState, now: datetime) -> None:
+    """Stop the clock; one that stands already keeps what it had left."""
+    if state.mode in STOPPED:
+        _resume(state, now)
+    _pause(state, now)
+
+
 def _make_due(state: NovaState, now: datetime) -> None:
     state.due_at = min(state.due_at, now)
     state.wakes += 1
@@ -116,15 +129,23 @@ def _stopped_for(state: NovaState, now: datetime) -> timedelta:
 
 
 _PAUSE = Verb(
-    "pause", NOVA_PAUSED, Mode.PAUSED, frozenset({Mode.RUNNING, Mode.DRAINING}), frozenset({Mode.PAUSED}),
+    "pause", NOVA_PAUSED, Mode.PAUSED, frozenset({Mode.RUNNING, Mode.DRAINING}), STOPPED,
     "it is {mode}; only a running or draining Nova can be paused", _pause, "paused",
 )  # fmt: skip
+_HALT = Verb(
+    "halt", NOVA_HALTED, Mode.HALTED, frozenset({Mode.RUNNING, Mode.DRAINING, Mode.PAUSED, Mode.QUARANTINED}),
+    frozenset({Mode.HALTED, Mode.KILLED}), "it is {mode}", _halt, "halted",
+)  # fmt: skip
+_KILL = Verb(
+    "kill", NOVA_KILLED, Mode.KILLED, _HALT.starts | {Mode.HALTED}, frozenset({Mode.KILLED}),
+    "it is {mode}", _halt, "killed",
+)  # fmt: skip
 _RESUME = Verb(
-    "resume", NOVA_RESUMED, Mode.RUNNING, frozenset({Mode.PAUSED, Mode.DRAINING, Mode.QUARANTINED}), frozenset({Mode.RUNNING}),
+    "resume", NOVA_RESUMED, Mode.RUNNING, STOPPED | {Mode.DRAINING, Mode.QUARANTINED}, frozenset({Mode.RUNNING}),
     "it is {mode}; unarchive it first", _resume, "resumed",
 )  # fmt: skip
 _DRAIN = Verb(
-    "drain", NOVA_DRAIN_REQUESTED, Mode.DRAINING, frozenset({Mode.RUNNING}), frozenset({Mode.DRAINING, Mode.PAUSED}),
+    "drain", NOVA_DRAIN_REQUESTED, Mode.DRAINING, frozenset({Mode.RUNNING}), STOPPED | {Mode.DRAINING},
     "it is {mode}; only a running Nova can be drained", _make_due, "draining",
 )  # fmt: skip
 _WAKE = Verb(
@@ -132,19 +153,29 @@ _WAKE = Verb(
     "it is {mode}; resume it first", _make_due, "woken",
 )  # fmt: skip
 _ARCHIVE = Verb(
-    "archive", NOVA_ARCHIVED, Mode.ARCHIVED, frozenset({Mode.RUNNING, Mode.DRAINING, Mode.PAUSED, Mode.QUARANTINED}),
+    "archive", NOVA_ARCHIVED, Mode.ARCHIVED, frozenset(Mode) - {Mode.ARCHIVED},
     frozenset({Mode.ARCHIVED}), "it is {mode}", _forget_rest, "archived",
 )  # fmt: skip
 _UNARCHIVE = Verb(
     "unarchive", NOVA_UNARCHIVED, Mode.PAUSED, frozenset({Mode.ARCHIVED}), frozenset(Mode) - {Mode.ARCHIVED},
     "it is {mode}", _forget_rest, "paused",
 )  # fmt: skip
-VERBS: Mapping[str, Verb] = {verb.name: verb for verb in (_PAUSE, _RESUME, _DRAIN, _WAKE, _ARCHIVE, _UNARCHIVE)}
+VERBS: Mapping[str, Verb] = {verb.name: verb for verb in (_PAUSE, _HALT, _KILL, _RESUME, _DRAIN, _WAKE, _ARCHIVE, _UNARCHIVE)}
 
 
 def pause_nova(nova_id: str, *, reason: str, now: datetime) -> VerbResult:
     """Stop a Nova's clock at once; tasks in flight finish, no new work begins."""
     return _one(_PAUSE, nova_id, reason, now)
+
+
+def halt_nova(nova_id: str, *, reason: str, now: datetime) -> VerbResult:
+    """Stop a Nova and what runs for it; a safety officer lets it go on."""
+    return _one(_HALT, nova_id, reason, now)
+
+
+def kill_nova(nova_id: str, *, reason: str, now: datetime) -> VerbResult:
+    """Halt a Nova and suspend its keys."""
+    return _one(_KILL, nova_id, reason, now)
 
 
 def resume_nova(nova_id: str, *, reason: str, now: datetime) -> VerbResult:
@@ -189,8 +220,14 @@ def apply_verb(name: str, nova_ids: Collection[str], *, reason: str, now: dateti
         refusals |= {nova_id: text for nova_id, state in states.items() if (text := _refusal(verb, state))}
         changing = [s for s in states.values() if s.nova_id not in refusals and _has_effect(verb, s, now)]
         if verb is _RESUME:
-            _resume_cooldowns(changing, now)
+            _resume_clocks(changing, now)
+        elif verb in (_HALT, _KILL):
+            _stop_executions([state.nova_id for state in changing], now)
+        if verb is _KILL:
+            api_keys.suspend_keys([state.nova_id for state in changing], reason=reason, now=now)
         entries = [_change(verb, state, reason, now) for state in changing]
+        if verb is _RESUME:
+            _stagger(changing)
         _write(verb, changing, now)
         audit.record(entries, now=now)
         if changing:
@@ -230,9 +267,38 @@ def _open_work(nova_ids: list[str], reason: str, now: datetime) -> dict[str, str
     return refusals
 
 
+def _stop_executions(nova_ids: list[str], now: datetime) -> None:
+    """Cancel what runs; the attempt is given back to its task, since it was nobody's failure. Hosts stop within seconds."""
+    running = Execution.objects.filter(nova__in=nova_ids, status__in=("dispatched", "running"))
+    tasks = list(running.values_list("task_id", flat=True))
+    running.update(status=Execution.Status.CANCELLED, finished_at=now, error="Its Nova was halted.")
+    Task.objects.filter(id__in=tasks).update(max_attempts=F("max_attempts") + 1)
+
+
+def _stagger(states: list[NovaState]) -> None:
+    """Spread many that come back over time, in the order in which they are due."""
+    for place, state in enumerate(sorted(states, key=lambda state: (state.due_at, state.nova_id))):
+        state.due_at += timedelta(seconds=place / RESUMED_A_SECOND)
+
+
+def _resume_clocks(states: list[NovaState], now: datetime) -> None:
+    """Let what stood with a Nova's clock go on with what it had left: cooldowns, leases of agents, waits for a next attempt."""
+    since = {s.nova_id: s.mode_since for s in states if s.mode in STOPPED and s.mode_since}
+    columns = ("reserved_until", "not_before")
+    unfinished = Task.objects.filter(assignee__in=since, status__in=(TaskStatus.PENDING, TaskStatus.IN_PROGRESS))
+    rows = []
+    for task_id, nova_id, *instants in unfinished.values_list("id", "assignee_id", *columns):
+        moved = [at + (now - since[nova_id]) if at and at > since[nova_id] else at for at in instants]
+        if moved != instants:
+            rows.append((task_id, *moved))
+    bulk.update(Task, ("id",), columns, rows)
+    _resume_cooldowns(states, now)
+    api_keys.reinstate_keys([s.nova_id for s in states if s.mode == Mode.KILLED], now=now)
+
+
 def _resume_cooldowns(states: list[NovaState], now: datetime) -> None:
     """Give cooldowns that ran when the clock was stopped what they had left."""
-    stopped = {s.nova_id: _stopped_for(s, now) for s in states if s.mode == Mode.PAUSED}
+    stopped = {s.nova_id: _stopped_for(s, now) for s in states if s.mode in STOPPED}
     since = {s.nova_id: s.mode_since for s in states}
     rows = []
     for verdict in SafetyState.objects.filter(nova_id__in=stopped):

@@ -27,6 +27,8 @@ from workflow.models import Nova, NovaState
 
 UNBROKEN = "\N{NO-BREAK SPACE}"
 LABELS = {
+    "killed": "danger",
+    "halted": "danger",
     "quarantined": "danger",
     "archived": "default",
     "paused": "warning",

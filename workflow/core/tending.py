@@ -120,7 +120,8 @@ def _retry(cycle: Cycle, task: TaskFacts, execution: ExecutionFacts, attempts: i
     reason = f"{_failure(execution)} Attempt {attempts + 1} of {task.max_attempts} begins at {not_before:%H:%M:%S} UTC."
     cycle.check_protocol(task.title, task.status, "pending")
     cycle.effects.append(RetryTask(task.id, not_before, reason))
-    _weigh(cycle, failed=True)
+    if execution.status != "cancelled":  # stopped by somebody: no failure of its own
+        _weigh(cycle, failed=True)
     cycle.say("retry", title=spoken_title(task))
     cycle.remember_look(not_before)
     _remember(cycle)

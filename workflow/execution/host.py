@@ -64,6 +64,7 @@ class ExecutionHost:
         self._running: dict[int, _Running] = {}
         self._ends: list[End] = []  # finished, not yet written
         self._cancelled: set[asyncio.Task[Result]] = set()  # told to stop, perhaps not yet gone
+        self._gone: list[int] = []  # told to stop and gone, which nobody has been told yet
 
     def drive(self, stop: threading.Event, accept_seconds: float, heartbeat: Callable[[], None] = _no_heartbeat) -> None:
         """Accept executions for `accept_seconds` (or until `stop`), then drain; blocks until the last has ended.
@@ -145,6 +146,9 @@ class ExecutionHost:
 
     async def _keep_alive(self, heartbeat: Callable[[], None]) -> None:
         """Beat and renew the leases when it is time; drop what is no longer ours."""
+        if self._gone:
+            gone, self._gone = self._gone, []
+            await self._in_database(partial(ledger.let_go, gone))
         moment = time.monotonic()
         if moment >= self._beat_at and not self._slot_lost:
             self._beat_at = moment + settings.SLOT_HEARTBEAT_SECONDS
@@ -224,6 +228,8 @@ class ExecutionHost:
         error = None if task.cancelled() else task.exception()
         running = self._running.pop(execution_id, None)
         if running is None:
+            self._gone.append(execution_id)
+            self._wake.set()
             return
         running.timer.cancel()
         if task.cancelled():

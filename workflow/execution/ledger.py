@@ -105,6 +105,12 @@ def tend(held: Sequence[tuple[Claimed, int]], *, now: datetime) -> dict[int, str
     return lost
 
 
+def let_go(execution_ids: Sequence[int]) -> None:
+    """Say of executions that were cancelled that nothing runs of them any more: a halt waits for that."""
+    cancelled = Execution.objects.filter(id__in=execution_ids, status=Execution.Status.CANCELLED)
+    cancelled.exclude(lease_until=None).update(lease_until=None)
+
+
 def hand_back(held: Sequence[Claimed]) -> None:
     """Give up what runs, for another host to begin at once; `runs` keeps telling that it was begun."""
     rows = [(execution.id, execution.fence, Execution.Status.DISPATCHED) for execution in held]

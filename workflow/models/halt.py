@@ -44,6 +44,11 @@ class Halt(models.Model):
                 fields=["kind", "scope", "target"], condition=Q(lifted_at=None, drill=False), name="halt_one_open"
             ),
         ]
+        permissions = [
+            ("order_stop", "Can pause, drain, halt and kill Novas"),
+            ("lift_pause", "Can resume paused and drained Novas"),
+            ("lift_halt", "Can resume halted, killed and quarantined Novas, and lift safety verdicts"),
+        ]
         indexes = [
             # what is yet to be confirmed
             models.Index(fields=["id"], name="halt_unsettled", condition=Q(settled_at=None)),
@@ -67,6 +72,7 @@ class HaltConfirmation(models.Model):
     halt = models.ForeignKey(Halt, on_delete=models.PROTECT, related_name="confirmations", db_index=False)
     nova = models.ForeignKey(Nova, on_delete=models.PROTECT, related_name="halts")
     status = models.CharField(max_length=12, choices=Status.choices, default=Status.REQUESTED)
+    requested_at = models.DateTimeField()
     delivered_at = models.DateTimeField(null=True)
     acknowledged_at = models.DateTimeField(null=True)
     confirmed_at = models.DateTimeField(null=True)
