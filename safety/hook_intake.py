@@ -3,17 +3,19 @@
 What a call means is decided in core; whether the Nova may go on, others say. Repeated deliveries are kept and counted once.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import DateTimeField, QuerySet, Value
+from django.db.models.functions import Coalesce
 
 from safety import audit, bulk
 from safety.audit import Entry
 from safety.core.hook_story import Told, tell_story
-from safety.core.hooks import Event, HookCall, Meaning, session_events
+from safety.core.hooks import Event, HookCall, Meaning, is_at_rest, session_events
 from safety.core.redaction import fit
 from safety.models import HookEvent, HookSession, SafetyIncident, SafetyState
 from safety.observations import Kind, Seen, hooks_ended, observe_many
@@ -23,6 +25,7 @@ SESSION_ENDED = "safety.session.ended"
 HOOKS_RETIRED = "safety.hooks.retired"
 
 _SESSION_FORGOTTEN = timedelta(minutes=15)  # one that was not heard for so long has ended without a word
+_QUIET = timedelta(seconds=2)  # so long after its last call a session that rests is believed to rest
 _KEEP_CALLS = timedelta(days=7)
 _KEEP_SESSIONS = timedelta(days=30)
 _STORY_SPAN = timedelta(minutes=10)
@@ -74,15 +77,17 @@ def _note_session(nova_id: str, call: HookCall, now: datetime) -> tuple[int, Any
         return 0, None
     ends, turn = call.event == Event.SESSION_END, int(call.event == Event.STOP)
     source = call.detail if call.event == Event.SESSION_START and call.detail != "compact" else ""
+    rests = is_at_rest(call)
     # whatever is heard after its end opens a session again: it was resumed
     (row,) = bulk.insert(
         HookSession,
-        ("nova_id", "session_id", "source", "started_at", "last_seen_at", "ended_at", "events", "turns"),
-        [(nova_id, call.session_id, source, now, now, now if ends else None, 1, turn)],
+        ("nova_id", "session_id", "source", "started_at", "last_seen_at", "ended_at", "at_rest", "events", "turns"),
+        [(nova_id, call.session_id, source, now, now, now if ends else None, bool(rests), 1, turn)],
         on_conflict=(
             "(nova_id, session_id) DO UPDATE SET last_seen_at = excluded.last_seen_at, ended_at = excluded.ended_at, "
             "events = safety_hooksession.events + 1, turns = safety_hooksession.turns + excluded.turns, "
             "source = CASE WHEN excluded.source = '' THEN safety_hooksession.source ELSE excluded.source END"
+            + ("" if rests is None else ", at_rest = excluded.at_rest")
         ),
         returning="turns, stopped_at",
     )
@@ -100,21 +105,44 @@ def _note_start_or_end(nova_id: str, call: HookCall, now: datetime) -> None:
     audit.record([Entry(action, nova_id, "session", call.session_id, after=after, actor=f"nova:{nova_id}")], now=now)
 
 
-def has_open_session(nova_id: str, *, now: datetime, untold: bool = False) -> bool:
-    """Say whether a session of this Nova is open; `untold`: one that was not yet told to stop."""
-    sessions = HookSession.objects.filter(nova_id=nova_id, ended_at=None, last_seen_at__gt=now - _SESSION_FORGOTTEN)
-    return (sessions.filter(stopped_at=None) if untold else sessions).exists()
+def has_open_session(nova_id: str, *, now: datetime) -> bool:
+    """Say whether a session of this Nova is open."""
+    return _open_sessions([nova_id], now).exists()
 
 
-def keep_reply(nova_id: str, call: HookCall, kept: Kept, reply: dict[str, Any], *, now: datetime) -> None:
-    """Keep what was answered, and whether the session has been told to stop."""
+def has_session_at_work(nova_id: str, *, now: datetime) -> bool:
+    """Say whether a session of this Nova is open in which something runs."""
+    return _open_sessions([nova_id], now).filter(at_rest=False).exists()
+
+
+def agents_at_work(nova_ids: Collection[str], *, now: datetime) -> dict[str, datetime | None]:
+    """Say of each Nova that has open sessions when one was last heard that is at work, or was until a moment ago.
+
+    None: all its sessions rest, that is, they wait for a prompt or were told to stop, and are quiet.
+    """
+    heard: dict[str, datetime | None] = {}
+    for nova_id, at_rest, seen_at in _open_sessions(nova_ids, now).values_list("nova_id", "at_rest", "last_seen_at"):
+        before = heard.setdefault(nova_id, None)
+        if (not at_rest or now - seen_at < _QUIET) and (before is None or before < seen_at):
+            heard[nova_id] = seen_at
+    return heard
+
+
+def _open_sessions(nova_ids: Collection[str], now: datetime) -> QuerySet[HookSession]:
+    return HookSession.objects.filter(nova_id__in=nova_ids, ended_at=None, last_seen_at__gt=now - _SESSION_FORGOTTEN)
+
+
+def keep_reply(nova_id: str, call: HookCall, kept: Kept, reply: dict[str, Any], *, ends: bool, now: datetime) -> None:
+    """Keep what was answered, and whether the session has been told to stop; `ends`: for good, not only this call."""
     if reply and kept.event_id is not None:
         HookEvent.objects.filter(pk=kept.event_id).update(reply=reply)
-    sessions = HookSession.objects.filter(nova_id=nova_id, session_id=call.session_id)
-    if reply and not kept.told_to_stop:
-        sessions.filter(stopped_at=None).update(stopped_at=now)
+    session = HookSession.objects.filter(nova_id=nova_id, session_id=call.session_id)
+    if reply and ends:
+        session.update(stopped_at=Coalesce("stopped_at", Value(now, DateTimeField())), at_rest=True)
+    elif reply and not kept.told_to_stop:
+        session.update(stopped_at=now)
     elif kept.told_to_stop and call.event == Event.PRE_TOOL_USE and not reply:  # it may go on again
-        sessions.update(stopped_at=None)
+        session.update(stopped_at=None)
 
 
 def keep_problem(
@@ -176,4 +204,4 @@ def retire_hooks(nova_id: str, *, reason: str, now: datetime) -> None:
 def forget_old_calls(*, now: datetime) -> int:
     """Delete calls after a week and sessions a month after they were last heard; give how many rows went."""
     gone = HookEvent.objects.filter(received_at__lt=now - _KEEP_CALLS).delete()[0]
-    return gone + HookSession.objects.filter(Q(last_seen_at__lt=now - _KEEP_SESSIONS)).delete()[0]
+    return gone + HookSession.objects.filter(last_seen_at__lt=now - _KEEP_SESSIONS).delete()[0]

@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Count, Max, Q
+from django.db.models import Count, Q
 
-from safety import audit
+from safety import audit, hook_intake
 from safety.audit import Entry
-from safety.models import HookSession, SafetyState
+from safety.models import SafetyState
 from workflow import services, waking
 from workflow.configuration import demand_reason
 from workflow.errors import WorkflowError
@@ -29,8 +29,6 @@ HALT_LIFTED = "workflow.halt.lifted"
 SAFETY_LIFTED = "safety.verdict.lifted"
 
 UNREACHABLE_AFTER = timedelta(seconds=30)
-QUIET = timedelta(seconds=2)  # without a hook call after the acknowledgement, an agent counts as stopped
-SESSION_KEPT = timedelta(minutes=5)  # a session that was not heard for so long is no session any more
 
 Kind, Scope, Status = Halt.Kind, Halt.Scope, HaltConfirmation.Status
 _WAITING = (Status.REQUESTED, Status.DELIVERED, Status.ACKNOWLEDGED)
@@ -73,7 +71,8 @@ class _Evidence:
     mode: str
     cycled_at: datetime | None
     runs: int  # executions whose hosts have not let go
-    heard_at: datetime | None  # the newest hook call of an open session
+    heard_at: datetime | None  # the newest hook call of a session at work
+    rests: bool  # its agent has hooks, and by them nothing runs in any of its sessions
     works: int  # tasks that an agent holds under a lease
 
 
@@ -132,11 +131,12 @@ def resume(nova_ids: Collection[str], *, reason: str, now: datetime) -> list[Ver
     """Let chosen Novas go on, whatever order they stand under; an order under which none stands any more is lifted."""
     with transaction.atomic():
         results = services.apply_verb("resume", nova_ids, reason=reason, now=now)
-        _lift_empty(nova_ids, reason, now)
+        lift_empty(nova_ids, reason=reason, now=now)
     return results
 
 
-def _lift_empty(nova_ids: Collection[str], reason: str, now: datetime) -> None:
+def lift_empty(nova_ids: Collection[str], *, reason: str, now: datetime) -> None:
+    """Lift every order over these Novas under which none stands any more."""
     for halt in Halt.objects.filter(lifted_at=None, drill=False, confirmations__nova__in=nova_ids).distinct():
         under = NovaState.objects.filter(nova__halts__halt=halt, mode__in=_MODES[halt.kind])
         if not under.exists():
@@ -161,6 +161,17 @@ def lift_safety(nova_id: str, *, reason: str, now: datetime) -> bool:
         waking.mark_due([nova_id], now=now)
         transaction.on_commit(lambda: waking.knock("loops"))
     return True
+
+
+def get(halt_id: int) -> Halt:
+    """Give an order.
+
+    :raises HaltNotFound: there is none.
+    """
+    halt = Halt.objects.filter(pk=halt_id).first()
+    if halt is None:
+        raise HaltNotFound(f"There is no order {halt_id}.")
+    return halt
 
 
 def right_to_resume(modes: Collection[str]) -> str:
@@ -274,6 +285,7 @@ def _meant(scope: str, target: str) -> list[str]:
 
 def _evidence(nova_ids: Collection[str], now: datetime) -> dict[str, _Evidence]:
     """See what is still seen of Novas: four queries, however many they are."""
+    heard = hook_intake.agents_at_work(nova_ids, now=now)
     runs = dict(
         Execution.objects.filter(
             Q(status__in=("dispatched", "running")) | Q(status="cancelled", lease_until__gt=now), nova__in=nova_ids
@@ -282,13 +294,18 @@ def _evidence(nova_ids: Collection[str], now: datetime) -> dict[str, _Evidence]:
         .values_list("nova_id")
         .annotate(Count("id"))
     )
-    sessions = HookSession.objects.filter(nova_id__in=nova_ids, ended_at=None, last_seen_at__gt=now - SESSION_KEPT)
-    heard = dict(sessions.order_by().values_list("nova_id").annotate(Max("last_seen_at")))
     held = Task.objects.filter(assignee__in=nova_ids, status="in_progress", executor="agent", reserved_until__gt=now)
     works = dict(held.order_by().values_list("assignee_id").annotate(Count("id")))
     states = NovaState.objects.filter(nova__in=nova_ids).values_list("nova_id", "mode", "last_stream_check")
     return {
-        nova_id: _Evidence(mode, cycled_at, runs.get(nova_id, 0), heard.get(nova_id), works.get(nova_id, 0))
+        nova_id: _Evidence(
+            mode,
+            cycled_at,
+            runs.get(nova_id, 0),
+            heard.get(nova_id),
+            nova_id in heard and heard[nova_id] is None,
+            works.get(nova_id, 0),
+        )
         for nova_id, mode, cycled_at in states
     }
 
@@ -313,11 +330,11 @@ def _missing(confirmation: HaltConfirmation, seen: _Evidence, now: datetime) -> 
         return []  # the fence was raised with the order: nothing begins any more
     if seen.runs:
         missing.append(f"{seen.runs} execution{'' if seen.runs == 1 else 's'} not let go by their hosts")
-    agent = seen.heard_at is not None or seen.works > 0
-    if agent and confirmation.acknowledged_at is None:
+    if seen.heard_at is not None:
+        acknowledged = confirmation.acknowledged_at is not None
+        missing.append("its agent's hooks were heard just now" if acknowledged else "its agent is at work")
+    elif seen.works > 0 and not seen.rests and confirmation.acknowledged_at is None:
         missing.append("its agent has not acknowledged")
-    elif seen.heard_at is not None and now - seen.heard_at < QUIET:
-        missing.append("its agent's hooks were heard just now")
     return missing
 
 

@@ -23,6 +23,7 @@ from safety.core.hooks import (
     Objection,
     delivery_of,
     meaning_of,
+    objection_of_order,
     objection_of_verdict,
     read_call,
     reply_to,
@@ -30,6 +31,7 @@ from safety.core.hooks import (
 from safety.core.status import SafetyStatus
 from safety.stream_client import StreamClient, StreamError
 from safety.violations import report_violation
+from workflow import halts
 from workflow.models import Nova, NovaState
 from workflow.safety_checks import check_safety
 
@@ -156,13 +158,20 @@ def _take_in(
             details = {"changed": meaning.tampering, "source": call.detail, "session": call.session_id}
             report_violation(nova_id, TAMPERING, details, now=now)
         verdict = check_safety([nova_id], now=now).get(nova_id)
+        order = halts.standing_order(nova_id)
         objection = barred or standing.objection
+        if order is not None:
+            said = objection_of_order(call.event, order.halt_id, order.kind, order.actor, order.reason)
+            objection = said or objection
         if objection is None and verdict is not None:
             objection = objection_of_verdict(verdict.status)
         if call.event == Event.CONFIG_CHANGE:
             objection = _objection_to_change(call, meaning)
         reply = reply_to(call.event, objection)
-        hook_intake.keep_reply(nova_id, call, kept, reply, now=now)
+        ends = objection is not None and objection.ends_session
+        hook_intake.keep_reply(nova_id, call, kept, reply, ends=ends, now=now)
+        if order is not None:
+            _tell_halts(nova_id, call, reply, now)
         if verdict is not None:
             _tell_incident(nova_id, verdict.status, now)
     return reply, standing.account
@@ -187,6 +196,14 @@ def _objection_to_change(call: HookCall, meaning: Meaning) -> Objection | None:
         f"NOVAWF: {meaning.tampering} guards this agent, so it must not change while the agent runs; the change was refused "
         "and an incident was opened. What to do: an operator ends the session, makes the change, and starts the agent again."
     )
+
+
+def _tell_halts(nova_id: str, call: HookCall, reply: dict[str, Any], now: datetime) -> None:
+    """Say how far the agent has come in obeying: the order reached it; the last of its sessions has stopped."""
+    if reply:
+        halts.note_delivered(nova_id, now=now)
+    if call.event in (Event.STOP, Event.SESSION_END) and not hook_intake.has_session_at_work(nova_id, now=now):
+        halts.note_acknowledged(nova_id, now=now)
 
 
 def _tell_incident(nova_id: str, status: SafetyStatus, now: datetime) -> None:

@@ -147,6 +147,25 @@ def session_events(call: HookCall, turns: int) -> int:
     return 0
 
 
+_RESTING = frozenset({Event.SESSION_START, Event.STOP, Event.STOP_FAILURE, Event.SESSION_END})
+_WORKING = frozenset(
+    {
+        Event.USER_PROMPT_SUBMIT, Event.PRE_TOOL_USE, Event.PERMISSION_REQUEST, Event.POST_TOOL_USE,
+        Event.POST_TOOL_USE_FAILURE, Event.POST_TOOL_BATCH, Event.TASK_CREATED, Event.TASK_COMPLETED, "SubagentStart",
+        "SubagentStop", "PreCompact",
+    }
+)  # fmt: skip
+
+
+def is_at_rest(call: HookCall) -> bool | None:
+    """Say whether nothing runs in the session after this call; None: the call does not tell."""
+    if call.event in _WORKING:
+        return False
+    if call.event in _RESTING and call.detail != "compact":  # that one comes in the middle of a turn
+        return True
+    return None
+
+
 # -- replies
 
 
@@ -183,15 +202,19 @@ def objection_of_verdict(status: SafetyStatus) -> Objection | None:
     return Objection(" ".join(words), status.safety_level in _SESSION_ENDING)
 
 
-def objection_of_order(halt_id: int, kind: str, actor: str, reason: str) -> Objection:
-    """Put an operator's standing order into words."""
-    who = actor.removeprefix("user:") or "an operator"
-    said = reason.strip().rstrip(".")
-    return Objection(
-        f"NOVAWF {kind} #{halt_id} by {who}: {said}. What to do: end this session and start no other until an operator "
-        "resumes this Nova.",
-        ends_session=True,
-    )
+_STOPS = frozenset({"halt", "kill"})  # other orders (pause, drain) let the agent finish what it has in hand
+_BEGINNINGS = frozenset({Event.SESSION_START, Event.USER_PROMPT_SUBMIT, Event.TASK_CREATED})
+
+
+def objection_of_order(event: str, halt_id: int, kind: str, actor: str, reason: str) -> Objection | None:
+    """Put an operator's standing order into words; None where it lets this event pass."""
+    who, said = actor.removeprefix("user:") or "an operator", reason.strip().rstrip(".")
+    order = f"NOVAWF {kind} #{halt_id} by {who}: {said}. What to do:"
+    if kind in _STOPS:
+        return Objection(f"{order} end this session and start no other until an operator resumes this Nova.", ends_session=True)
+    if event in _BEGINNINGS:
+        return Objection(f"{order} begin nothing new until an operator resumes this Nova; what is in hand may be finished.")
+    return None
 
 
 def reply_to(event: str, objection: Objection | None) -> dict[str, Any]:

@@ -73,6 +73,7 @@ class Migration(migrations.Migration):
                 ('last_seen_at', models.DateTimeField()),
                 ('ended_at', models.DateTimeField(null=True)),
                 ('stopped_at', models.DateTimeField(null=True)),
+                ('at_rest', models.BooleanField(db_default=False, default=False)),
                 ('events', models.PositiveIntegerField(default=0)),
                 ('turns', models.PositiveIntegerField(db_default=0, default=0)),
             ],

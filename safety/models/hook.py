@@ -42,6 +42,7 @@ class HookSession(models.Model):
     last_seen_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True)
     stopped_at = models.DateTimeField(null=True)  # when it was first told to stop, by `continue: false` or a denial
+    at_rest = models.BooleanField(default=False, db_default=False)  # nothing runs in it: it waits for a prompt, or was stopped
     events = models.PositiveIntegerField(default=0)
     turns = models.PositiveIntegerField(default=0, db_default=0)  # how often it stopped, that is, had answered a prompt
 

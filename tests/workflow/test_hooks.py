@@ -12,13 +12,14 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from safety import api_keys
+from safety import api_keys, audit
 from safety.api_keys import create_key
 from safety.hook_intake import forget_old_calls
 from safety.models import AuditEntry, HookEvent, HookSession, Observation, ProviderAccount, SafetyIncident, SafetyState
 from safety.observations import Kind, observe
 from tests import factories
-from workflow import hooks
+from workflow import halts, hooks
+from workflow.models import Halt, HaltConfirmation
 from workflow.safety_checks import check_safety
 
 pytestmark = pytest.mark.django_db
@@ -365,6 +366,92 @@ def test_one_novas_trouble_is_not_anothers(recruit):
         torch.use(f"step {number}")
     assert torch.use() != {}
     assert echo.use() == {}
+
+
+# -- orders
+
+
+def confirmation(now: datetime) -> HaltConfirmation:
+    halts.settle(now=now)
+    return HaltConfirmation.objects.get()
+
+
+def test_a_halt_reaches_the_agent_with_its_next_call_and_is_confirmed_when_it_is_quiet(recruit, now):
+    agent = recruit()
+    agent.use()
+    with audit.acting("user:alice"):
+        halt = halts.order("halt", "nova", "torch", reason="too many deletions", now=now)
+    assert (confirmation(now).status, confirmation(now).detail) == ("requested", "its agent is at work")
+    agent.wait(3)
+    reply = agent.use()
+    assert reply["continue"] is False
+    assert reply["stopReason"].startswith(f"NOVAWF halt #{halt.pk} by alice: too many deletions. What to do: end this session")
+    assert confirmation(agent.now).status == "delivered"
+    agent.wait(1)
+    assert agent.use() == reply
+    agent.wait(1.9)
+    assert confirmation(agent.now).status == "delivered"
+    agent.wait(0.2)
+    assert confirmation(agent.now).status == "confirmed"
+
+
+def test_an_agent_that_stops_or_ends_its_session_acknowledges(recruit, now):
+    agent = recruit()
+    agent.use(session="s1")
+    agent.use(session="s2")
+    halts.order("halt", "nova", "torch", reason="r", now=now)
+    assert agent.call("Stop", "s1")["continue"] is False
+    assert confirmation(now).status == "delivered"
+    assert agent.call("SessionEnd", "s2", reason="other") == {}
+    assert confirmation(now).status == "acknowledged"
+    agent.wait(2)
+    assert confirmation(agent.now).status == "confirmed"
+
+
+def test_an_agent_that_waits_for_a_prompt_has_nothing_to_stop(recruit):
+    agent = recruit()
+    agent.call("SessionStart", source="startup")
+    agent.use()
+    agent.call("Stop")
+    agent.wait(60)
+    halts.order("halt", "nova", "torch", reason="r", now=agent.now)
+    assert confirmation(agent.now).status == "confirmed"
+    reply = agent.call("UserPromptSubmit", prompt="go on")
+    assert (reply["decision"], reply["continue"]) == ("block", False)
+
+
+def test_an_agent_that_does_not_obey_is_killed_and_still_told_to_stop(recruit, now):
+    agent = recruit()
+    halts.order("halt", "nova", "torch", reason="r", now=now)
+    HaltConfirmation.objects.update(status="requested", confirmed_at=None)
+    Halt.objects.update(settled_at=None)
+    for _ in range(31):
+        agent.use()
+        agent.wait(1)
+    agent.use()
+    assert confirmation(agent.now).status == "unreachable"
+    reply = agent.use()
+    assert reply["continue"] is False
+    assert agent.use() != {}
+    assert HookSession.objects.get().stopped_at == now
+
+
+@pytest.mark.parametrize("kind", ["pause", "drain"])
+def test_under_a_pause_or_drain_nothing_new_begins_and_what_is_in_hand_goes_on(kind, recruit, now):
+    agent = recruit()
+    halt = halts.order(kind, "nova", "torch", reason="upgrade", now=now)
+    assert agent.use() == {}
+    assert agent.call("PostToolUse", tool_name="Bash", tool_use_id="toolu_1") == {}
+    assert f"{kind} #{halt.pk}" in agent.call("UserPromptSubmit", prompt="more")["reason"]
+    assert agent.call("Stop") == {}
+
+
+def test_a_lifted_order_lets_the_agent_go_on(recruit, now):
+    agent = recruit()
+    halt = halts.order("halt", "nova", "torch", reason="r", now=now)
+    assert agent.use() != {}
+    halts.lift(halt.pk, reason="looked at", now=now)
+    assert agent.use() == {}
 
 
 # -- the provider

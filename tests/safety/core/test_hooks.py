@@ -14,6 +14,7 @@ from safety.core.hooks import (
     HookCall,
     Objection,
     delivery_of,
+    is_at_rest,
     meaning_of,
     objection_of_order,
     objection_of_verdict,
@@ -221,10 +222,37 @@ def test_a_cooldown_is_waited_for_and_anything_worse_ends_the_session(level):
     assert objection.ends_session is (level != SafetyLevel.COOLDOWN)
 
 
-def test_an_order_names_who_gave_it_and_why():
-    objection = objection_of_order(42, "halt", "user:alice", "too many deletions.")
-    assert objection.reason.startswith("NOVAWF halt #42 by alice: too many deletions. What to do: ")
+def test_a_halt_names_who_gave_it_and_ends_the_session():
+    objection = objection_of_order("PreToolUse", 42, "halt", "user:alice", "too many deletions.")
+    assert objection is not None
+    assert objection.reason.startswith("NOVAWF halt #42 by alice: too many deletions. What to do: end this session")
     assert objection.ends_session
+
+
+@pytest.mark.parametrize("kind", ["pause", "drain"])
+def test_a_pause_or_drain_lets_what_is_in_hand_be_finished(kind):
+    for event in ("UserPromptSubmit", "TaskCreated", "SessionStart"):
+        objection = objection_of_order(event, 42, kind, "operator", "upgrade")
+        assert objection is not None
+        assert not objection.ends_session
+    assert objection_of_order("PreToolUse", 42, kind, "operator", "upgrade") is None
+
+
+@pytest.mark.parametrize(
+    ("event", "fields", "rests"),
+    [
+        ("SessionStart", {"source": "startup"}, True),
+        ("SessionStart", {"source": "compact"}, None),
+        ("UserPromptSubmit", {}, False),
+        ("PostToolUse", {}, False),
+        ("Stop", {}, True),
+        ("StopFailure", {"error": "rate_limit"}, True),
+        ("Notification", {}, None),
+        ("SomethingNew", {}, None),
+    ],
+)
+def test_a_session_rests_from_its_stop_to_its_next_prompt(event, fields, rests):
+    assert is_at_rest(call(event, **fields)) is rests
 
 
 def test_a_reason_is_never_long_enough_to_be_cut_by_the_agent():
