@@ -53,11 +53,15 @@ class HookSessionAdmin(ReadOnlyAdmin):
         session = HookSession.objects.filter(pk=object_id).first() if object_id.isdigit() else None
         return "session", session.session_id if session else object_id
 
-    @display(description="status", label={"open": "info", "told to stop": "warning", "ended": "default"})
+    @display(
+        description="status", label={"at work": "success", "at rest": "info", "told to stop": "warning", "ended": "default"}
+    )
     def show_status(self, session: HookSession) -> str:
         if session.ended_at is not None:
             return "ended"
-        return "open" if session.stopped_at is None else "told to stop"
+        if session.stopped_at is not None:
+            return "told to stop"
+        return "at rest" if session.at_rest else "at work"
 
     @display(description="last seen", ordering="last_seen_at")
     def show_seen(self, session: HookSession) -> str:
