@@ -18,6 +18,7 @@ from safety import audit
 from safety.api_keys import create_key
 from safety.models import AuditEntry, HookEvent, HookSession, SafetyIncident, SafetyPolicy
 from tests import factories
+from workflow import halts
 from workflow.admin import verbs
 from workflow.models import Lease, Nova, NovaState, Objective, Personality, StreamCursor, Task
 
@@ -70,6 +71,7 @@ def everything(now: datetime) -> dict[str, Any]:
         "safety.hooksession": HookSession.objects.create(
             nova_id="torch", session_id=text, started_at=now, last_seen_at=now, stopped_at=now
         ),
+        "workflow.halt": halts.order("pause", "nova", "torch", reason=text, now=now, drill=True),
         "auth.user": User.objects.create_user("ada", password="x"),
         "auth.group": Group.objects.create(name="Operators"),
     }
@@ -154,6 +156,7 @@ class TestPages:
 
 WINDOWS = {
     "workflow.execution",
+    "workflow.halt",
     "workflow.inboxmessage",
     "workflow.streamcursor",
     "workflow.lease",

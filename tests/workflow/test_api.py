@@ -535,7 +535,10 @@ def test_every_address_of_the_api_names_its_permissions() -> None:
     from workflow.api import urls
 
     for pattern in urls.urlpatterns:
-        view: Any = pattern.callback.view_class  # type: ignore[attr-defined]
+        view: Any = getattr(pattern.callback, "view_class", None)
+        if view is None:  # the hook door answers everybody, and says no in its own words
+            assert (pattern.name or "").startswith("hooks-")
+            continue
         offered = {method for method in ("GET", "POST", "PUT", "PATCH", "DELETE") if hasattr(view, method.lower())}
         assert view is views.Root or set(view.permissions_needed) == offered
 

@@ -1,6 +1,6 @@
 """The admin's page of the Novas: what is configured, what each one is doing, and the operator's verbs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,12 +18,13 @@ from django.utils.timesince import timesince, timeuntil
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from workflow import services
+from workflow import halts, services
 from workflow.admin.verbs import AdminVerb, Done, VerbAdmin
 from workflow.configuration import check_executors, save_configured
 from workflow.derived_status import derived_status, load_fleet, load_verdicts
 from workflow.execution.registry import EXTERNAL
-from workflow.models import Nova, NovaState
+from workflow.models import Halt, Nova, NovaState
+from workflow.services import VerbResult
 
 UNBROKEN = "\N{NO-BREAK SPACE}"
 LABELS = {
@@ -110,10 +111,33 @@ class InService(admin.SimpleListFilter):
         return queryset.filter(archived_at__isnull=self.value() != "archived")
 
 
+def _right(name: str) -> Callable[[Sequence[str]], str]:
+    """Give what names the permission that a verb needs for chosen Novas."""
+
+    def right(keys: Sequence[str]) -> str:
+        if name == "resume":
+            return halts.right_to_resume(list(NovaState.objects.filter(nova__in=keys).values_list("mode", flat=True)))
+        return "workflow.order_stop" if name in Halt.Kind.values else ""
+
+    return right
+
+
+def _carry_out(name: str, keys: Sequence[str], reason: str, now: datetime) -> list[VerbResult]:
+    if name in (Halt.Kind.HALT, Halt.Kind.KILL):
+        before = dict(NovaState.objects.filter(nova__in=keys).values_list("nova_id", "mode"))
+        for nova_id in keys:
+            halts.order(name, Halt.Scope.NOVA, nova_id, reason=reason, now=now)
+        after = dict(NovaState.objects.filter(nova__in=keys).values_list("nova_id", "mode"))
+        return [VerbResult(nova_id, after[nova_id], after[nova_id] != before[nova_id]) for nova_id in keys]
+    if name == "resume":
+        return halts.resume(keys, reason=reason, now=now)
+    return services.apply_verb(name, keys, reason=reason, now=now)
+
+
 def _verb(name: str, past: str, icon: str, effect: str, *, danger: bool = False) -> AdminVerb:
     def act(keys: Sequence[str], answers: Mapping[str, Any], now: datetime) -> Done:
         done = Done()
-        for result in services.apply_verb(name, keys, reason=answers["reason"], now=now):
+        for result in _carry_out(name, keys, answers["reason"], now):
             done.changed += result.changed
             done.unchanged += not result.changed and not result.problem
             if result.problem:
@@ -123,7 +147,9 @@ def _verb(name: str, past: str, icon: str, effect: str, *, danger: bool = False)
     def is_useful(nova: Nova) -> bool:
         return nova.state.mode in services.VERBS[name].starts
 
-    return AdminVerb(name, name.capitalize(), past, effect, act, icon=icon, danger=danger, offered=is_useful)
+    return AdminVerb(
+        name, name.capitalize(), past, effect, act, icon=icon, danger=danger, offered=is_useful, right=_right(name)
+    )
 
 
 @admin.register(Nova)
@@ -137,7 +163,16 @@ class NovaAdmin(VerbAdmin):
             "pause", "paused", "pause", "Stops the clock at once: no new work begins, tasks in flight finish. Rest and "
             "deadlines go on with what they had left after a resume.",
         ),
-        _verb("resume", "resumed", "play_arrow", "Lets paused, draining or quarantined Novas go on."),
+        _verb(
+            "halt", "halted", "front_hand", "Stops the clock and what runs. Each Nova is called stopped when nothing of it is "
+            "seen any more; one that does not obey within half a minute is killed. Only a safety officer "
+            "resumes it.", danger=True,
+        ),
+        _verb("kill", "killed", "dangerous", "Halts, and suspends the keys of its agents at once.", danger=True),
+        _verb(
+            "resume", "resumed", "play_arrow", "Lets Novas go on; "
+            "those that were halted, killed or quarantined need a safety officer.",
+        ),
         _verb("drain", "draining", "hourglass_bottom", "Finishes the tasks in hand, takes no new one, then pauses."),
         _verb("wake", "woken", "bolt", "Looks for work now instead of at the end of the cycle."),
         _verb(

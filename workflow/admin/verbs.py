@@ -62,6 +62,7 @@ class AdminVerb:
     icon: str = ""
     danger: bool = False
     offered: Callable[[Any], bool] = lambda row: True  # on the page of a row for which this is true
+    right: Callable[[Sequence[str]], str] = lambda keys: ""  # the permission it needs for these rows; empty: the page's own
 
 
 def one_by_one(act: Callable[[str, Mapping[str, Any], datetime], bool]) -> Callable[..., Done]:
@@ -139,6 +140,9 @@ class VerbAdmin(JournalledAdmin):
         if not form.is_valid():
             return self.ask(request, verb, rows, form)
         found = [str(pk) for pk in rows.values_list("pk", flat=True)]
+        right = verb.right(found)
+        if right and not request.user.has_perm(right):
+            raise PermissionDenied
         self._report(request, verb, verb.act(found, form.cleaned_data, timezone.now()))  # noqa: TID251 - a door
         changelist = f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist"
         if len(found) == 1:

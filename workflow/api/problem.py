@@ -6,6 +6,7 @@ anticipated are not caught here: Django logs them, and `server_error` answers.
 
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 import orjson
@@ -15,9 +16,11 @@ from django.views import defaults
 from rest_framework import exceptions, status
 from rest_framework.response import Response
 
+from safety.api_guardian import ApiLimitExceeded
 from workflow.configuration import ReasonMissing, StillInUse
 from workflow.core.protocol import ProtocolViolation
 from workflow.errors import WorkflowError
+from workflow.halts import HaltNotFound, NovaStopped
 from workflow.models import Nova, Task
 from workflow.services import IllegalModeChange, NovaNotFound
 from workflow.task_services import IdempotencyKeyReused, RequestRefused
@@ -28,6 +31,7 @@ CONTENT_TYPE = "application/problem+json"
 # The first class that fits decides: status and code.
 STATUSES: Mapping[type[Exception], tuple[int, str]] = {
     NovaNotFound: (404, "nova_not_found"),
+    HaltNotFound: (404, "halt_not_found"),
     TaskNotFound: (404, "task_not_found"),
     Nova.DoesNotExist: (404, "nova_not_found"),
     Task.DoesNotExist: (404, "task_not_found"),
@@ -47,6 +51,7 @@ def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | N
     request = context["request"]
     headers: dict[str, str] = {}
     errors: list[dict[str, str]] = []
+    more: dict[str, Any] = {}
     if isinstance(exc, Http404):
         exc = exceptions.NotFound()
     elif isinstance(exc, PermissionDenied):
@@ -60,6 +65,13 @@ def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | N
             headers["WWW-Authenticate"] = authenticate
         if wait := getattr(exc, "wait", None):
             headers["Retry-After"] = str(int(wait))
+    elif isinstance(exc, ApiLimitExceeded):
+        answer, code, detail = 429, "api_limit_exceeded", exc.reason
+        headers["Retry-After"] = str(max(1, ceil(exc.retry_after)))
+        more = {"mechanism": exc.mechanism, "limit": exc.limit, "retry_after": exc.retry_after}
+    elif isinstance(exc, NovaStopped):
+        answer, code, detail = 423, "nova_stopped", str(exc)
+        more = {"mechanism": exc.mechanism, "until": exc.until}
     elif isinstance(exc, RequestRefused):
         answer, code, detail = 400, "invalid", "The request was refused; nothing was changed. See errors."
         errors = [{"pointer": f"/{exc.field}", "code": exc.code, "detail": str(exc)}]
@@ -71,7 +83,7 @@ def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | N
         if found is None:
             return None
         (answer, code), detail = found, str(exc)
-    body = _problem(request, answer, code, detail, errors)
+    body = _problem(request, answer, code, detail, errors) | more
     return Response(body, status=answer, headers=headers, content_type=CONTENT_TYPE)
 
 

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, re_path
 
-from workflow.api import configuration_views, hooks, record_views, views
+from workflow.api import configuration_views, halts, hooks, permits, record_views, views
 from workflow.api.configuration_views import OBJECTIVES, PERSONALITIES, POLICIES, Kind
 
 NOVA = r"novas/(?P<nova_id>[a-z0-9_-]{1,63})"
@@ -24,7 +24,16 @@ urlpatterns = [
     re_path(r"^$", views.Root.as_view(), name="root"),
     re_path(r"^novas/?$", configuration_views.Novas.as_view(), name="novas"),
     re_path(rf"^{NOVA}/?$", configuration_views.NovaOne.as_view(), name="nova"),
-    re_path(rf"^{NOVA}/(?P<verb>pause|resume|drain|wake)/?$", views.NovaVerb.as_view(), name="nova-verb"),
+    re_path(rf"^{NOVA}/(?P<verb>wake)/?$", halts.NovaVerb.as_view(), name="nova-verb"),
+    re_path(rf"^{NOVA}/(?P<verb>pause|drain|halt|kill)/?$", halts.NovaStop.as_view(), name="nova-stop"),
+    re_path(rf"^{NOVA}/(?P<verb>resume)/?$", halts.NovaResume.as_view(), name="nova-resume"),
+    re_path(rf"^{NOVA}/(?P<verb>lift-safety)/?$", halts.NovaLiftSafety.as_view(), name="nova-lift-safety"),
+    re_path(rf"^{NOVA}/halt-ack/?$", halts.HaltAcknowledged.as_view(), name="nova-halt-ack"),
+    re_path(rf"^{NOVA}/api-permits/?$", permits.Permits.as_view(), name="api-permits"),
+    re_path(rf"^{NOVA}/api-permits/(?P<permit_id>[0-9a-f]{{1,64}})/?$", permits.PermitReturn.as_view(), name="api-permit"),
+    re_path(r"^halts/?$", halts.HaltList.as_view(), name="halts"),
+    re_path(r"^halts/(?P<halt_id>[0-9]{1,18})/?$", halts.HaltDetail.as_view(), name="halt"),
+    re_path(r"^halts/(?P<halt_id>[0-9]{1,18})/lift/?$", halts.HaltLift.as_view(), name="halt-lift"),
     re_path(r"^hooks/claude-code/?$", hooks.claude_code, name="hooks-claude-code"),
     re_path(r"^tasks/?$", views.TaskList.as_view(), name="tasks"),
     re_path(rf"^{TASK}/?$", views.TaskDetail.as_view(), name="task"),

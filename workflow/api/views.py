@@ -33,7 +33,7 @@ from workflow.models import Execution, Nova, NovaState, Task
 from workflow.task_tracker import TaskNotFound
 
 _LISTS = (
-    "novas", "personalities", "policies", "objectives", "tasks", "executions", "journal", "insights", "celebrations",
+    "novas", "personalities", "policies", "objectives", "tasks", "halts", "executions", "journal", "insights", "celebrations",
 )  # fmt: skip
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -96,23 +96,6 @@ class NovaDetail(Door):
     permissions_needed = {"GET": "workflow.view_nova"}
 
     def get(self, request: Request, nova_id: str) -> Response:
-        return Response(show_one_nova(self, nova_id))
-
-
-class NovaVerb(Door):
-    """POST with a reason: pause, resume, drain or wake a Nova. Answers the Nova as it stands then."""
-
-    permissions_needed = {"POST": "workflow.change_nova"}
-
-    def post(self, request: Request, nova_id: str, verb: str) -> Response:
-        reason = self.accept(ReasonAccepted).validated_data["reason"]
-        verbs = {
-            "pause": services.pause_nova,
-            "resume": services.resume_nova,
-            "drain": services.drain_nova,
-            "wake": services.wake_nova,
-        }
-        verbs[verb](nova_id, reason=reason, now=self.now)
         return Response(show_one_nova(self, nova_id))
 
 

@@ -1,0 +1,138 @@
+"""Every control at every door for every role: who may do what, and that refusal changes nothing."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.test import Client
+
+from safety import api_keys
+from safety.models import AuditEntry, SafetyState
+from tests import factories
+from workflow.models import Halt, NovaState
+from workflow.roles import ROLES
+
+pytestmark = pytest.mark.django_db
+
+ROLE_NAMES = ("viewer", "operator", "safety officer", "auditor", "admin")
+OPERATORS = {"operator", "safety officer", "admin"}
+OFFICERS = {"safety officer", "admin"}
+AUDITORS = {"auditor", "admin"}
+EVERYBODY = set(ROLE_NAMES)
+
+# method, address, body, the mode of the Nova before, who may
+CONTROLS: list[tuple[str, str, dict[str, Any] | None, str, set[str]]] = [
+    ("get", "novas", None, "running", EVERYBODY),
+    ("get", "novas/torch", None, "running", EVERYBODY),
+    ("get", "tasks", None, "running", EVERYBODY),
+    ("get", "halts", None, "running", EVERYBODY),
+    ("get", "policies", None, "running", EVERYBODY),
+    ("get", "executions", None, "running", EVERYBODY),
+    ("get", "journal", None, "running", AUDITORS),
+    ("post", "tasks", {"title": "x"}, "running", OPERATORS),
+    ("post", "novas/torch/wake", {"reason": "x"}, "running", OPERATORS),
+    ("post", "novas/torch/pause", {"reason": "x"}, "running", OPERATORS),
+    ("post", "novas/torch/drain", {"reason": "x"}, "running", OPERATORS),
+    ("post", "novas/torch/halt", {"reason": "x"}, "running", OPERATORS),
+    ("post", "novas/torch/kill", {"reason": "x"}, "running", OPERATORS),
+    ("post", "halts", {"kind": "halt", "scope": "fleet", "reason": "x"}, "running", OPERATORS),
+    ("post", "novas/torch/resume", {"reason": "x"}, "paused", OPERATORS),
+    ("post", "novas/torch/resume", {"reason": "x"}, "draining", OPERATORS),
+    ("post", "novas/torch/resume", {"reason": "x"}, "halted", OFFICERS),
+    ("post", "novas/torch/resume", {"reason": "x"}, "killed", OFFICERS),
+    ("post", "novas/torch/resume", {"reason": "x"}, "quarantined", OFFICERS),
+    ("post", "novas/torch/lift-safety", {"reason": "x"}, "running", OFFICERS),
+    ("patch", "policies/standard", {"requests_per_minute": 20, "reason": "x"}, "running", OFFICERS),
+    ("patch", "novas/torch", {"team": "red", "reason": "x"}, "running", OPERATORS),
+    ("post", "novas", {"nova_id": "nyx", "reason": "x"}, "running", OFFICERS),
+]
+
+
+@pytest.fixture
+def _torch(settings: Any) -> None:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    factories.make_nova()
+
+
+def person(role: str) -> Client:
+    user = User.objects.create_user("someone", password="x")
+    user.groups.add(Group.objects.get(name=role))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def send(client: Client, method: str, address: str, body: Any) -> Any:
+    if method == "get":
+        return client.get(f"/api/v1/{address}")
+    return getattr(client, method)(f"/api/v1/{address}", json.dumps(body), content_type="application/json")
+
+
+@pytest.mark.usefixtures("_torch")
+@pytest.mark.parametrize("role", ROLE_NAMES)
+@pytest.mark.parametrize(
+    ("method", "address", "body", "mode", "may"), CONTROLS, ids=[f"{c[0]} {c[1]} {c[3]}" for c in CONTROLS]
+)
+def test_each_control_is_for_its_roles(
+    role: str, method: str, address: str, body: Any, mode: str, may: set[str], now: datetime
+) -> None:
+    NovaState.objects.update(mode=mode, mode_since=now)
+    SafetyState.objects.create(nova_id="torch", meditation_until=now)
+    client = person(role)
+    entries = AuditEntry.objects.count()
+    answer = send(client, method, address, body)
+    if role in may:
+        assert answer.status_code in (200, 201), answer.content
+    else:
+        assert answer.status_code == 403
+        assert answer.json()["code"] == "permission_denied"
+        assert NovaState.objects.get(nova="torch").mode == mode
+        assert AuditEntry.objects.count() == entries
+
+
+@pytest.mark.usefixtures("_torch")
+@pytest.mark.parametrize("role", ROLE_NAMES)
+def test_lifting_a_halt_of_the_fleet_needs_an_officer(role: str, now: datetime) -> None:
+    from workflow import halts
+
+    halt = halts.order("halt", "fleet", reason="x", now=now)
+    answer = send(person(role), "post", f"halts/{halt.pk}/lift", {"reason": "over"})
+    assert answer.status_code == (200 if role in OFFICERS else 403)
+    assert (Halt.objects.get().lifted_at is not None) == (role in OFFICERS)
+
+
+@pytest.mark.usefixtures("_torch")
+@pytest.mark.parametrize(
+    ("method", "address", "body"), [control[:3] for control in CONTROLS], ids=[f"{c[0]} {c[1]} {c[3]}" for c in CONTROLS]
+)
+def test_a_novas_key_opens_no_control(method: str, address: str, body: Any, now: datetime) -> None:
+    key, _ = api_keys.create_key("torch", now=now)
+    client = Client(headers={"Authorization": f"Bearer {key}"})
+    assert send(client, method, address, body).status_code == 403
+
+
+@pytest.mark.usefixtures("_torch")
+@pytest.mark.parametrize("role", ROLE_NAMES)
+@pytest.mark.parametrize(
+    ("verb", "mode"), [("halt", "running"), ("pause", "running"), ("resume", "paused"), ("resume", "halted")]
+)
+def test_the_admin_has_the_same_rules(role: str, verb: str, mode: str, now: datetime) -> None:
+    NovaState.objects.update(mode=mode, mode_since=now)
+    client = person(role)
+    User.objects.update(is_staff=True)
+    answer = client.post(f"/admin/workflow/nova/verb/{verb}/", {"rows": "torch", "reason": "x"})
+    may = OFFICERS if mode == "halted" else OPERATORS
+    changed = NovaState.objects.get().mode != mode
+    assert changed == (role in may), answer.content
+    assert answer.status_code in (302, 403)
+
+
+def test_the_roles_are_groups_with_real_permissions() -> None:
+    for role, names in ROLES.items():
+        group = Group.objects.get(name=role)
+        found = {f"{p.content_type.app_label}.{p.codename}" for p in group.permissions.select_related("content_type")}
+        assert found == names
+        for permission in group.permissions.select_related("content_type"):
+            assert permission.content_type.model_class() is not None, permission
