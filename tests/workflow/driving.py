@@ -91,9 +91,9 @@ def silence_momentum(*scopes: str) -> None:
     )
 
 
-def story(object_id: str) -> list[str]:
-    """Give the actions journalled about an object, in order."""
-    return list(AuditEntry.objects.filter(object_id=object_id).order_by("id").values_list("action", flat=True))
+def story(object_id: str, **more: str) -> list[str]:
+    """Give the actions journalled about an object, in order; a number alone names it only with its `object_type`."""
+    return list(AuditEntry.objects.filter(object_id=object_id, **more).order_by("id").values_list("action", flat=True))
 
 
 def published() -> list[int]:

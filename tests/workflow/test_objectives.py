@@ -104,7 +104,7 @@ def test_an_objective_ends_at_its_end(driver):
     driver.run_until(lambda: items(objective).count() == 2)
     objective.refresh_from_db()
     assert objective.archived_at == driver.now  # no third turn comes before the end
-    assert story(str(objective.pk)) == ["workflow.objective.ended"]
+    assert story(str(objective.pk), object_type="objective") == ["workflow.objective.ended"]
     complete(driver)
     driver.now = NOW + timedelta(days=3)
     driver.run()

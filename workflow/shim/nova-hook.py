@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import threading
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 PATH = "/api/v1/hooks/claude-code"
@@ -16,14 +17,14 @@ ANSWER_WITHIN = 3.0  # seconds for each step of the request
 END_AFTER = 4.0  # seconds for everything; below the hook's timeout, since a hook that times out blocks nothing
 
 
-def refuse(why):
+def refuse(why: str) -> NoReturn:
     """Block the call."""
     sys.stderr.write(f"NOVAWF could not be asked, so this may not go on: {why}\n")
     sys.stderr.flush()
     os._exit(2)  # also from the watch's thread, and without waiting for anything
 
 
-def ask(body, url, token):
+def ask(body: bytes, url: str, token: str) -> str:
     """Send the call and give the answer's text; it must be 200 and a JSON object."""
     parts = urlsplit(url)
     kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
@@ -31,7 +32,7 @@ def ask(body, url, token):
     headers = {"Content-Type": "application/json", "Authorization": "Bearer " + token}
     connection.request("POST", parts.path.rstrip("/") + PATH, body, headers)
     answer = connection.getresponse()
-    text = answer.read().decode()
+    text: str = answer.read().decode()
     if answer.status != 200:
         raise ValueError(f"it answered {answer.status}")
     if not isinstance(json.loads(text), dict):
@@ -39,7 +40,7 @@ def ask(body, url, token):
     return text
 
 
-def main():
+def main() -> None:
     watch = threading.Timer(END_AFTER, refuse, ["it did not answer in time"])
     watch.daemon = True
     watch.start()
