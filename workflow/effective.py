@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from django.db import connection
 
-from safety.bulk import json_text, membership
+from safety.bulk import members, membership
 from safety.core.status import SafetyRules
 from safety.models import ProviderAccount, SafetyPolicy
 from workflow.core.machine import NovaConfig
@@ -75,7 +75,7 @@ class EffectiveConfigurations:
         with connection.cursor() as cursor:  # raw: JSON columns stay text until they have changed
             cursor.execute(
                 f"SELECT {', '.join(_NOVA)} FROM workflow_nova WHERE {membership('nova_id')}",  # noqa: S608
-                [json_text(nova_ids)],
+                [members(nova_ids)],
             )
             rows = cursor.fetchall()
         breakers = (

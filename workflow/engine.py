@@ -204,7 +204,8 @@ class WorkflowEngine:
             without = [want for want in wanting if len(hands.get(want.nova_id, ())) < want.free_slots]
             if reserved < limit or len(without) == before:
                 break
-        if wanting:
+        reserved_for_all = sum(1 for task in gathered.reserved if not task.team)
+        if wanting and reserved_for_all < LEAST_AVAILABLE:  # else it does not matter how many more there are
             gathering.look_left(_kinds(wanting), gathered, now=now)
         return hands
 

@@ -3,8 +3,11 @@
 import gc
 import os
 import threading
+from typing import Any
 
 from django.conf import settings
+from django.db import connection
+from django.db.backends.signals import connection_created
 
 from workflow.execution.host import ExecutionHost
 from workflow.hosting.slices import Slice
@@ -13,6 +16,7 @@ from workflow.loop import Loop
 
 def run_loop_slice(slot: str) -> None:
     """Drive the engine for one slice of a loop slot."""
+    _use_indexes_as_queues()
     turn = Slice(slot, seconds=settings.LOOP_SLICE)
     if not turn.begin():
         return
@@ -27,12 +31,25 @@ def run_loop_slice(slot: str) -> None:
 
 def run_work_slice(slot: str) -> None:
     """Run executions for one slice of a work slot, then drain."""
+    _use_indexes_as_queues()
     turn = Slice(slot, seconds=settings.WORK_SLICE)
     if not turn.begin():
         return
     host = ExecutionHost(f"{settings.HOST}:{turn.holder}")
     host.drive(threading.Event(), settings.WORK_SLICE, heartbeat=turn.renew)
     turn.end()
+
+
+def _use_indexes_as_queues() -> None:
+    """Let PostgreSQL walk the indexes of open work in their order: a bitmap reads, and keeps, every dead entry of them."""
+    if connection.vendor == "postgresql":
+        connection_created.connect(_without_bitmaps, dispatch_uid="without-bitmaps")
+        _without_bitmaps(connection)
+
+
+def _without_bitmaps(connection: Any, **kwargs: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET enable_bitmapscan = off")
 
 
 def drive(stop: threading.Event, slot: str) -> None:

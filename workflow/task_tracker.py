@@ -352,7 +352,7 @@ class TaskTracker:
         """Count down what waited for the tasks that succeeded; wake who may work on what became ready."""
         if not self._succeeded:
             return
-        finished = bulk.json_text(self._succeeded)
+        finished = bulk.members(self._succeeded)
         with connection.cursor() as cursor:
             cursor.execute(
                 "UPDATE workflow_task SET fence = fence + 1, updated_at = %s, waiting_on = waiting_on - (SELECT count(*) "  # noqa: S608

@@ -90,9 +90,9 @@ def test_a_batch_that_completes_and_starts_work_costs_the_same_however_large_it_
         make_tasks(chosen, prefix=f"HELD-{number}", held=True)
         make_tasks([*chosen, *novas[:3]], prefix=f"OPEN-{number}", held=False)  # three are left: nothing must be made up
 
-    found = counts(driver, novas, prepare)
-    assert len(set(found)) == 1
-    assert found[0] <= 48
+    one, *many = counts(driver, novas, prepare)
+    assert many == [many[0]] * len(many)
+    assert many[0] <= one <= 48  # with enough work in hand it need not look whether more is left
     assert Task.objects.filter(outcome="succeeded").count() == Task.objects.filter(status="in_progress").count() == max(SIZES)
 
 
@@ -126,7 +126,9 @@ def test_novas_of_many_teams_that_all_find_work_cost_no_more_than_those_of_one(n
         Task.objects.all().delete()
         make_tasks([*chosen, *novas[:3]], prefix=f"OPEN-{number}", held=False)
 
-    assert len(set(counts(driver, novas, prepare))) == 1
+    one, *many = counts(driver, novas, prepare)
+    assert many == [many[0]] * len(many)
+    assert many[0] <= one
 
 
 # -- indexes
