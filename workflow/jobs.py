@@ -1,7 +1,9 @@
 """What django-q2 runs: a slice of a loop slot, a slice of a work slot. A call each; leases decide who really works."""
 
+import ctypes
 import gc
 import os
+import sys
 import threading
 from typing import Any
 
@@ -27,6 +29,7 @@ def run_loop_slice(slot: str) -> None:
         loop.round()
     loop.close()
     turn.end()
+    _give_memory_back()
 
 
 def run_work_slice(slot: str) -> None:
@@ -38,6 +41,7 @@ def run_work_slice(slot: str) -> None:
     host = ExecutionHost(f"{settings.HOST}:{turn.holder}")
     host.drive(threading.Event(), settings.WORK_SLICE, heartbeat=turn.renew)
     turn.end()
+    _give_memory_back()
 
 
 def _use_indexes_as_queues() -> None:
@@ -50,6 +54,15 @@ def _use_indexes_as_queues() -> None:
 def _without_bitmaps(connection: Any, **kwargs: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET enable_bitmapscan = off")
+
+
+def _give_memory_back() -> None:
+    """Return what the slice's batches took: the next slice is another process's, and this one would only hold it."""
+    gc.collect()
+    if sys.platform.startswith("linux"):
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+        if trim:
+            trim(0)
 
 
 def drive(stop: threading.Event, slot: str) -> None:
