@@ -12,8 +12,9 @@ from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import models, transaction
+from django.db.models import Q
 
-from safety import audit
+from safety import audit, observe
 from safety.audit import Entry
 from safety.core.status import SafetyStatus
 from safety.models import SafetyPolicy
@@ -40,6 +41,8 @@ _TYPES: Mapping[type[models.Model], str] = {
 }
 # What the row keeps for itself: nobody configures these.
 _OWN_FIELDS = frozenset({"created_at", "updated_at", "open_task_id"})
+# What of a policy is no limit.
+_WORDS = frozenset({"slug", "description", "preset"})
 
 
 class ReasonMissing(WorkflowError):
@@ -106,7 +109,9 @@ def save_configured(
     """Check, save and journal a row; give the new values of the fields that changed (empty: nothing did).
 
     1. Read the stored row under its lock. 2. Compare, only `fields` where given, so that a form filled in a while ago takes
-    nobody else's change back. 3. Validate, write, journal. A new Nova gets its state in the same transaction.
+    nobody else's change back. 3. Validate, write, journal. A new Nova gets its state in the same transaction. 4. Whom the
+    change concerns is due at once: the Nova itself, or all that live under a policy or observe it. A Nova with another
+    candidate, or none any more, is observed anew.
 
     :raises ValidationError: a value is wrong.
     """
@@ -129,8 +134,10 @@ def save_configured(
         row.save(update_fields=[*changed, *(["updated_at"] if hasattr(row, "updated_at") else [])])
         new = {name: after[name] for name in changed}
         _record(row, "changed", {name: before[name] for name in changed}, new, reason, now)
-        if isinstance(row, Nova):
-            waking.mark_due([row.pk], now=now)
+        if isinstance(row, Nova) and "candidate_policy" in new:
+            observe.begin_anew(row.pk)
+        if concerned := _concerned(row, new):
+            waking.mark_due(concerned, now=now)
             transaction.on_commit(partial(waking.knock, "loops"))
         return new
 
@@ -146,8 +153,9 @@ def archive(row: Personality | SafetyPolicy | Objective, *, now: datetime, reaso
         if stored.archived_at is not None:
             return False
         if isinstance(stored, Personality | SafetyPolicy):
-            used = {"personality": stored} if isinstance(stored, Personality) else {"policy": stored}
-            users = list(Nova.objects.filter(archived_at=None, **used).values_list("nova_id", flat=True)[:5])
+            personality = isinstance(stored, Personality)
+            used = Q(personality=stored) if personality else Q(policy=stored) | Q(candidate_policy=stored)
+            users = list(Nova.objects.filter(used, archived_at=None).values_list("nova_id", flat=True)[:5])
             if users:
                 raise StillInUse(f"{stored} is used by {', '.join(users)}; give them another first. Nothing was changed.")
         _set_archived(row, stored, now, "archived", reason, now)
@@ -185,6 +193,16 @@ def _check(row: Configured, *, new: bool) -> None:
     row.full_clean(validate_unique=new)
     if isinstance(row, Nova):
         check_executors(row.default_executor, row.allowed_executors, row.stream_executors)
+
+
+def _concerned(row: Configured, changed: Collection[str]) -> list[str]:
+    """Give the Novas that must not wait for their next cycle to work by a change."""
+    if isinstance(row, Nova):
+        return [row.pk]
+    if not isinstance(row, SafetyPolicy) or not set(changed) - _WORDS:
+        return []
+    under = Nova.objects.filter(Q(policy=row) | Q(candidate_policy=row), state__mode__in=NovaState.RUNNING_MODES)
+    return list(under.values_list("nova_id", flat=True))
 
 
 def _set_archived(row: Configured, stored: Configured, value: datetime | None, verb: str, reason: str, now: datetime) -> None:
