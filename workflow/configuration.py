@@ -6,7 +6,7 @@ must not know who asks: admin, REST, seeding and commands all come through here.
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from safety.audit import Entry
 from safety.core.status import SafetyStatus
 from safety.models import SafetyPolicy
 from workflow import waking
+from workflow.effective import KEPT
 from workflow.errors import WorkflowError
 from workflow.execution import registry
 from workflow.models import Nova, NovaState, Objective, Personality
@@ -43,6 +44,7 @@ _TYPES: Mapping[type[models.Model], str] = {
 _OWN_FIELDS = frozenset({"created_at", "updated_at", "open_task_id"})
 # What of a policy is no limit.
 _WORDS = frozenset({"slug", "description", "preset"})
+_COMMITTED = timedelta(seconds=0.25)  # within which a change is committed
 
 
 class ReasonMissing(WorkflowError):
@@ -110,8 +112,8 @@ def save_configured(
 
     1. Read the stored row under its lock. 2. Compare, only `fields` where given, so that a form filled in a while ago takes
     nobody else's change back. 3. Validate, write, journal. A new Nova gets its state in the same transaction. 4. Whom the
-    change concerns is due at once: the Nova itself, or all that live under a policy or observe it. A Nova with another
-    candidate, or none any more, is observed anew.
+    change concerns need not wait for its next cycle: the Nova itself is due at once, those that live under a policy or
+    observe it within a second. A Nova with another candidate, or none any more, is observed anew.
 
     :raises ValidationError: a value is wrong.
     """
@@ -134,11 +136,13 @@ def save_configured(
         row.save(update_fields=[*changed, *(["updated_at"] if hasattr(row, "updated_at") else [])])
         new = {name: after[name] for name in changed}
         _record(row, "changed", {name: before[name] for name in changed}, new, reason, now)
-        if isinstance(row, Nova) and "candidate_policy" in new:
-            observe.begin_anew(row.pk)
-        if concerned := _concerned(row, new):
-            waking.mark_due(concerned, now=now)
-            transaction.on_commit(partial(waking.knock, "loops"))
+        if isinstance(row, Nova):
+            if "candidate_policy" in new:
+                observe.begin_anew(row.pk)
+            _wake([row.pk], now)
+        elif isinstance(row, SafetyPolicy) and set(new) - _WORDS:
+            # not at once: an engine that has just stepped a Nova remembers the old limits for a moment
+            _wake(_living_under(row), now + KEPT + _COMMITTED)
         return new
 
 
@@ -195,14 +199,16 @@ def _check(row: Configured, *, new: bool) -> None:
         check_executors(row.default_executor, row.allowed_executors, row.stream_executors)
 
 
-def _concerned(row: Configured, changed: Collection[str]) -> list[str]:
-    """Give the Novas that must not wait for their next cycle to work by a change."""
-    if isinstance(row, Nova):
-        return [row.pk]
-    if not isinstance(row, SafetyPolicy) or not set(changed) - _WORDS:
-        return []
-    under = Nova.objects.filter(Q(policy=row) | Q(candidate_policy=row), state__mode__in=NovaState.RUNNING_MODES)
+def _living_under(policy: SafetyPolicy) -> list[str]:
+    """Give the Novas in the loop that live under a policy or observe it."""
+    under = Nova.objects.filter(Q(policy=policy) | Q(candidate_policy=policy), state__mode__in=NovaState.RUNNING_MODES)
     return list(under.values_list("nova_id", flat=True))
+
+
+def _wake(nova_ids: Collection[str], due_at: datetime) -> None:
+    """Make Novas that must not wait for their next cycle due at an instant, or earlier where they were."""
+    waking.mark_due(nova_ids, now=due_at)
+    transaction.on_commit(partial(waking.knock, "loops"))
 
 
 def _set_archived(row: Configured, stored: Configured, value: datetime | None, verb: str, reason: str, now: datetime) -> None:

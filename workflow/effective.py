@@ -18,7 +18,7 @@ from safety.observe import Candidate
 from workflow.core.machine import NovaConfig
 from workflow.models import Personality
 
-_KEPT = timedelta(seconds=0.5)
+KEPT = timedelta(seconds=0.5)  # so old may be what a process works by
 _NOVA = (
     "nova_id",
     "team",
@@ -71,8 +71,8 @@ class EffectiveConfigurations:
 
     def load(self, nova_ids: Collection[str], *, now: datetime) -> dict[str, Effective]:
         """Give the configuration of each of these Novas that exists, by four queries at most."""
-        oldest = now - _KEPT
-        stale = [nova_id for nova_id in nova_ids if not oldest <= self._read_at.get(nova_id, now + _KEPT) <= now]
+        oldest = now - KEPT
+        stale = [nova_id for nova_id in nova_ids if not oldest <= self._read_at.get(nova_id, now + KEPT) <= now]
         if stale:
             self._read(stale, now)
         return {nova_id: self._known[nova_id][1] for nova_id in nova_ids if nova_id in self._known}
