@@ -17,7 +17,7 @@ from tests.workflow.driving import Driver, silence_momentum, state_of
 from tests.workflow.test_api import _operator_key, api, get, post, problem  # noqa: F401 - fixtures
 from tests.workflow.test_api_configuration import patch
 from tests.workflow.test_permits import agent, ask  # noqa: F401 - fixtures
-from workflow.configuration import update_nova
+from workflow.configuration import save_configured, update_nova
 from workflow.models import Nova, NovaState
 from workflow.safety_checks import check_safety
 
@@ -282,6 +282,18 @@ class TestAnEdit:
         driver.step(0.9)
         assert CandidateVerdict.objects.get().limit == 10
         assert not SafetyState.objects.filter(is_safe=False).exists()
+
+    def test_finds_a_nova_that_rests_although_the_engine_has_just_looked(self, torch: Nova) -> None:
+        driver = Driver()
+        driver.run()
+        observe("torch", Kind.TOOL_USE, now=driver.now, count=20)
+        assert state_of().due_at > driver.now + timedelta(seconds=10)
+        policy = SafetyPolicy.objects.get(pk="standard")
+        policy.tool_uses_per_minute = 10
+        save_configured(policy, now=driver.now)
+        assert driver.step(0.2) is None
+        driver.step(0.7)
+        assert not SafetyState.objects.get().is_safe
 
     def test_makes_the_novas_due_that_it_concerns(self, torch: Nova, page: Client) -> None:
         factories.make_nova("echo", policy="strict")
