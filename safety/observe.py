@@ -179,7 +179,7 @@ def _load(nova_ids: Collection[str]) -> dict[str, _Standing]:
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {columns} FROM {_STORED} WHERE {bulk.membership('nova_id')}",  # noqa: S608
-            [bulk.json_text(sorted(nova_ids))],
+            [bulk.members(sorted(nova_ids))],
         )
         return {row[0]: _standing(row[1:]) for row in cursor.fetchall()}
 
