@@ -383,7 +383,7 @@ class TaskTracker:
     def _stop_executions(self) -> None:
         """Let the hosts stop what runs for cancelled tasks."""
         if self._cancelled:
-            running = Execution.objects.filter(task_id__in=self._cancelled, status__in=("dispatched", "running"))
+            running = Execution.objects.filter(task_id__in=self._cancelled, finished_at=None)
             running.update(status=Execution.Status.CANCELLED, finished_at=self.now)
 
     def _block_orphans(self) -> None:
