@@ -338,7 +338,10 @@ UNFOLD = {
                 "title": "Safety",
                 "items": [
                     _link("Incidents", "emergency_home", "safety_safetyincident"),
+                    _link("Orders to stop", "front_hand", "workflow_halt"),
                     _link("Safety policies", "policy", "safety_safetypolicy"),
+                    _link("Observed policies", "visibility", "safety_candidateverdict"),
+                    _link("Provider accounts", "cloud", "safety_provideraccount"),
                     _link("Agent sessions", "terminal", "safety_hooksession"),
                     _link("Hook calls", "webhook", "safety_hookevent"),
                     _link("Agent keys", "vpn_key", "safety_apikey"),

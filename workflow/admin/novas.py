@@ -197,11 +197,12 @@ class NovaAdmin(VerbAdmin):
     ordering = ["nova_id"]
     fieldsets = [
         ("Where it stands", {"fields": [
-            ("show_status", "show_reason"), ("show_state", "show_phase", "show_due"),
-            ("show_in_flight", "show_cycles", "show_compliance"), "show_last_error",
+            ("show_status", "show_reason"), ("show_state", "show_phase"), ("show_due", "show_cycles"),
+            ("show_in_flight", "show_compliance"), "show_last_error",
         ]}),
         ("Who it is", {"fields": [("nova_id", "name"), ("personality", "policy"), "team"]}),
-        ("What it may run", {"fields": ["default_executor", ("allowed_executors", "stream_executors"), "execution_timeout"]}),
+        ("What it may run", {"fields": ["default_executor", ("allowed_executors", "stream_executors"), "execution_timeout",
+                                       "provider_account"]}),
         ("Phases", {"fields": ["tasks_per_phase", "personal_phase_after", "personal_phase_minutes"]}),
         ("Observe", {"fields": ["candidate_policy", ("show_observed", "show_blocks"), "show_last_block", "show_enforced"]}),
         ("Why", {"fields": ["reason"]}),
