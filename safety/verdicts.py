@@ -4,7 +4,7 @@ Nothing is written for a Nova whose verdict did not change. What the stream moni
 incident and one journal entry for all, however many Novas wait because of it. This room decides nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from safety.audit import Entry
 from safety.core.mechanisms import STREAM_MONITOR
 from safety.core.orchestrator import Verdict
 from safety.core.status import SafetyFacts, SafetyLevel, SafetyStatus
+from safety.incidents import message_text
 from safety.models import SafetyState
 
 NOVA_UNSAFE = "safety.nova.unsafe"
@@ -62,7 +63,7 @@ def store_verdicts(
         for nova_id, verdict in changed.items()
         if not (_is_quiet(verdict.status.is_safe, verdict.status.mechanism) and _was_quiet(facts[nova_id]))
     ]
-    entries += _follow_incidents(changed, facts, now)
+    entries += _follow_incidents(written, set(changed), facts, now)
     audit.record(entries, now=now, announce=announce)
     return set(changed)
 
@@ -102,13 +103,18 @@ def _row(facts: SafetyFacts, verdict: Verdict) -> tuple[Any, ...]:
     )
 
 
-def _follow_incidents(changed: Mapping[str, Verdict], facts: Mapping[str, SafetyFacts], now: datetime) -> list[Entry]:
-    """Open and end the incidents of the batch; give what the journal must be told of them."""
+def _follow_incidents(
+    written: Mapping[str, Verdict], changed: Collection[str], facts: Mapping[str, SafetyFacts], now: datetime
+) -> list[Entry]:
+    """Open and end the incidents of the batch; give what the journal must be told of them.
+
+    Where only the memory changed, a judge beside the one whose verdict is in force found something, or has done with it.
+    """
     opened: list[incidents.Violation] = []
     over: list[tuple[str, str]] = []
     fleet: SafetyStatus | None = None
     fleet_over = False
-    for nova_id, verdict in changed.items():
+    for nova_id, verdict in written.items():
         before = facts[nova_id]
         for name, status in verdict.by_mechanism.items():
             if name == STREAM_MONITOR:
@@ -117,8 +123,10 @@ def _follow_incidents(changed: Mapping[str, Verdict], facts: Mapping[str, Safety
                 elif not before.verdict_is_safe and before.verdict_mechanism == STREAM_MONITOR:
                     fleet_over = True
             elif not status.is_safe:
-                level = status.safety_level.value
-                opened.append(incidents.Violation(nova_id, name, status.reason, _evidence(status), level=level))
+                level, beside = status.safety_level.value, name != verdict.status.mechanism
+                if beside or nova_id in changed:  # the verdict's own is told with the verdict
+                    violation = incidents.Violation(nova_id, name, status.reason, _evidence(status), level=level, alert=beside)
+                    opened.append(violation)
             elif not before.verdict_is_safe:
                 over.append((nova_id, name))
     entries = incidents.open_incidents(opened, now=now)
@@ -164,17 +172,11 @@ def _entry(facts: SafetyFacts, status: SafetyStatus, now: datetime) -> Entry:
             "safety_level": status.safety_level.value,
             "mechanism": status.mechanism,
             "reason": status.reason,
-            "measured": _text(status.measured),
-            "limit": _text(status.limit),
-            "since": _text(status.since),
-            "expires_at": _text(status.expires_at),
+            "measured": message_text(status.measured),
+            "limit": message_text(status.limit),
+            "since": message_text(status.since),
+            "expires_at": message_text(status.expires_at),
             "recommended_action": status.recommended_action or "",
             "timestamp": now.isoformat(),
         },
     )
-
-
-def _text(value: float | datetime | None) -> str:
-    if value is None:
-        return ""
-    return value.isoformat() if isinstance(value, datetime) else f"{value:g}"
