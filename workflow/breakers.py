@@ -30,7 +30,7 @@ def close_breaker(slug: str, *, reason: str, now: datetime) -> bool:
         return ApiGuardian(client).close_breaker(slug, reason=reason, now=now)
     except StreamError as error:
         raise CountersAway(
-            f"The stream server can't be reached, so the breaker of {slug} was left as it is. Try again when it is back; till "
+            f"The stream server can't be reached, so the breaker of {slug} was left as it was. Try again when it is back; till "
             "then no call is let through."
         ) from error
     finally:
