@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
+from django.db import models, transaction
 
 from safety import audit
 from safety.audit import Entry
@@ -153,6 +153,7 @@ def add_note(incident_id: int, *, reason: str, now: datetime) -> bool:
 def _move(move: Move, verb: str, incident_id: int, reason: str, now: datetime) -> bool:
     words = _demand_words(reason, move.words)
     with transaction.atomic():
+        verdicts = _lock_verdicts(incident_id) if move.target == Status.RESOLVED else None
         incident = _locked(incident_id)
         if incident.status in move.already or (incident.status == move.target and incident.conclusion):
             return False
@@ -167,8 +168,9 @@ def _move(move: Move, verb: str, incident_id: int, reason: str, now: datetime) -
         if move.ends:
             changes |= {"conclusion": words, "ended_at": incident.ended_at or now}
         before = {name: getattr(incident, name) for name in changes}
-        if move.target == Status.RESOLVED and incident.ended_at is None:
-            _ask_anew(incident, now)
+        if verdicts is not None and incident.ended_at is None:
+            # the verdict in force ends now, still unsafe, so that the judges' next one is a change: what lasts has an incident
+            verdicts.update(until=now)
         for name, value in changes.items():
             setattr(incident, name, value)
         incident.save(update_fields=list(changes))
@@ -176,13 +178,17 @@ def _move(move: Move, verb: str, incident_id: int, reason: str, now: datetime) -
     return True
 
 
-def _ask_anew(incident: SafetyIncident, now: datetime) -> None:
-    """Let the verdict in force end now, still unsafe, so that the judges' next one is a change: what lasts has an incident."""
-    states = SafetyState.objects.filter(is_safe=False)
-    if incident.nova_id:
-        states.filter(nova_id=incident.nova_id).update(until=now)
-    elif incident.mechanism == STREAM_MONITOR:
-        states.filter(mechanism=STREAM_MONITOR).update(until=now)
+def _lock_verdicts(incident_id: int) -> "models.QuerySet[SafetyState]":
+    """Lock the verdicts in force of an incident's mechanism, in the judges' order: verdicts before incidents."""
+    found = SafetyIncident.objects.filter(pk=incident_id).values_list("nova_id", "mechanism").first()
+    nova_id, mechanism = found or ("", "")
+    states = SafetyState.objects.filter(is_safe=False, mechanism=mechanism)
+    if nova_id:
+        states = states.filter(nova_id=nova_id)
+    elif mechanism != STREAM_MONITOR:  # an event, or nothing at all: it does not last
+        states = states.none()
+    list(states.select_for_update().order_by("nova_id").values_list("pk"))
+    return states
 
 
 def _demand_words(text: str, what: str) -> str:

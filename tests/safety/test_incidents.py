@@ -174,6 +174,14 @@ class TestWhatTheJudgesDo:
         assert (second_one.status, second_one.opened_at, second_one.joined) == ("open", now + 2 * SECOND, 0)
         assert SafetyState.objects.values_list("until", "since").get() == (until, since)
 
+    def test_the_verdict_of_another_mechanism_is_not_told_again(self, now: datetime) -> None:
+        observe("torch", Kind.SESSION_EVENT, now=now, count=11)
+        observe("torch", Kind.TOOL_USE, now=now, count=61)
+        look(now)
+        frosty = SafetyIncident.objects.get(mechanism="frosty")
+        incident_services.resolve_incident(frosty.pk, reason="done", now=now + SECOND)
+        assert look(now + 2 * SECOND) == set()
+
     def test_a_resolved_one_whose_cause_is_over_is_followed_by_none(self, now: datetime) -> None:
         incident = make_incident(now)
         incident_services.resolve_incident(incident.pk, reason="done", now=now)
