@@ -4,7 +4,7 @@ Nothing is written for a Nova whose verdict did not change. What the stream moni
 incident and one journal entry for all, however many Novas wait because of it. This room decides nothing.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -63,7 +63,7 @@ def store_verdicts(
         for nova_id, verdict in changed.items()
         if not (_is_quiet(verdict.status.is_safe, verdict.status.mechanism) and _was_quiet(facts[nova_id]))
     ]
-    entries += _follow_incidents(written, set(changed), facts, now)
+    entries += _follow_incidents(changed, facts, now)
     audit.record(entries, now=now, announce=announce)
     return set(changed)
 
@@ -103,18 +103,13 @@ def _row(facts: SafetyFacts, verdict: Verdict) -> tuple[Any, ...]:
     )
 
 
-def _follow_incidents(
-    written: Mapping[str, Verdict], changed: Collection[str], facts: Mapping[str, SafetyFacts], now: datetime
-) -> list[Entry]:
-    """Open and end the incidents of the batch; give what the journal must be told of them.
-
-    Where only the memory changed, a judge beside the one whose verdict is in force found something, or has done with it.
-    """
+def _follow_incidents(changed: Mapping[str, Verdict], facts: Mapping[str, SafetyFacts], now: datetime) -> list[Entry]:
+    """Open and end the incidents of the batch; give what the journal must be told of them."""
     opened: list[incidents.Violation] = []
     over: list[tuple[str, str]] = []
     fleet: SafetyStatus | None = None
     fleet_over = False
-    for nova_id, verdict in written.items():
+    for nova_id, verdict in changed.items():
         before = facts[nova_id]
         for name, status in verdict.by_mechanism.items():
             if name == STREAM_MONITOR:
@@ -123,10 +118,8 @@ def _follow_incidents(
                 elif not before.verdict_is_safe and before.verdict_mechanism == STREAM_MONITOR:
                     fleet_over = True
             elif not status.is_safe:
-                level, beside = status.safety_level.value, name != verdict.status.mechanism
-                if beside or nova_id in changed:  # the verdict's own is told with the verdict
-                    violation = incidents.Violation(nova_id, name, status.reason, _evidence(status), level=level, alert=beside)
-                    opened.append(violation)
+                level, alert = status.safety_level.value, name != verdict.status.mechanism  # the verdict's own is told with it
+                opened.append(incidents.Violation(nova_id, name, status.reason, _evidence(status), level=level, alert=alert))
             elif not before.verdict_is_safe:
                 over.append((nova_id, name))
     entries = incidents.open_incidents(opened, now=now)

@@ -103,7 +103,7 @@ class TestWords:
         incident = make_incident(now)
         for number in range(30):
             incident_services.add_note(incident.pk, reason=f"note {number}", now=now)
-        with django_assert_max_num_queries(9):
+        with django_assert_max_num_queries(11):
             apply_verb(verb, incident.pk, reason="x", now=now)
 
     def test_who_saw_it_first_is_kept(self, now: datetime) -> None:
@@ -200,18 +200,6 @@ class TestWhatTheJudgesDo:
         assert SafetyIncident.objects.count() == 2
         look(now + MINUTE, novas)
         assert SafetyIncident.objects.filter(ended_at=None).count() == 0
-
-    def test_a_violation_beside_a_worse_verdict_has_its_incident(self, now: datetime) -> None:
-        observe("torch", Kind.SESSION_EVENT, now=now, count=11)
-        look(now)
-        observe("torch", Kind.TOOL_USE, now=now + SECOND, count=61)
-        for second in range(2, 6):
-            look(now + timedelta(seconds=second))
-        assert dict(SafetyIncident.objects.values_list("mechanism", "joined")) == {"hook_health": 0, "frosty": 0}
-        cooled = SafetyState.objects.get().cooldown_until
-        assert cooled is not None
-        look(cooled)
-        assert list(SafetyIncident.objects.filter(ended_at=None).values_list("mechanism", flat=True)) == ["hook_health"]
 
 
 class TestAlerts:
