@@ -53,7 +53,7 @@ def store_verdicts(
     }
     if not written:
         return set()
-    rows = [_row(facts[nova_id], verdict) for nova_id, verdict in sorted(written.items())]
+    rows = [_row(facts[nova_id], verdict, now) for nova_id, verdict in sorted(written.items())]
     bulk.insert(SafetyState, _COLUMNS, rows, on_conflict=_ON_CONFLICT)
     changed = {
         nova_id: verdict for nova_id, verdict in written.items() if _key(verdict.status) != _key_in_force(facts[nova_id])
@@ -86,8 +86,11 @@ def _was_quiet(facts: SafetyFacts) -> bool:
     return _is_quiet(facts.verdict_is_safe, facts.verdict_mechanism)
 
 
-def _row(facts: SafetyFacts, verdict: Verdict) -> tuple[Any, ...]:
+def _row(facts: SafetyFacts, verdict: Verdict, now: datetime) -> tuple[Any, ...]:
     status, memory = verdict.status, verdict.memory
+    since = status.since
+    if status.is_safe:  # also since when: what a Nova could not do before that is not held against it
+        since = facts.verdict_since if facts.verdict_is_safe else now
     return (
         facts.nova_id,
         status.is_safe,
@@ -96,7 +99,7 @@ def _row(facts: SafetyFacts, verdict: Verdict) -> tuple[Any, ...]:
         status.reason,
         status.measured,
         status.limit,
-        status.since,
+        since,
         status.expires_at,
         *(memory[name] if name in memory else getattr(facts, name) for name in _MEMORY),
         False,

@@ -6,18 +6,21 @@ model hides only that it changed. This room must not know who asks: admin, REST,
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
-from datetime import datetime
-from functools import partial
+from datetime import datetime, timedelta
+from functools import partial, reduce
+from operator import or_
 from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import models, transaction
+from django.db.models import Q
 
-from safety import audit
+from safety import audit, observe
 from safety.audit import Entry
 from safety.core.status import SafetyStatus
 from safety.models import ProviderAccount, SafetyPolicy
 from workflow import waking
+from workflow.effective import KEPT
 from workflow.errors import WorkflowError
 from workflow.execution import registry
 from workflow.models import Nova, NovaState, Objective, Personality
@@ -42,15 +45,18 @@ _TYPES: Mapping[type[models.Model], str] = {
     ProviderAccount: "provider",
 }
 # How Novas use a row: it must not go out of use under them.
-_USED_AS: Mapping[type[models.Model], str] = {
-    Personality: "personality",
-    SafetyPolicy: "policy",
-    ProviderAccount: "provider_account",
+_USED_AS: Mapping[type[models.Model], tuple[str, ...]] = {
+    Personality: ("personality",),
+    SafetyPolicy: ("policy", "candidate_policy"),
+    ProviderAccount: ("provider_account",),
 }
 # What the row keeps for itself: nobody configures these.
 _OWN_FIELDS = frozenset(
     {"created_at", "updated_at", "open_task_id", "breaker", "breaker_since", "breaker_open_until", "breaker_reason"}
 )
+# What of a policy is no limit.
+_WORDS = frozenset({"slug", "description", "preset"})
+_COMMITTED = timedelta(seconds=0.25)  # within which a change is committed
 
 
 class ReasonMissing(WorkflowError):
@@ -117,7 +123,9 @@ def save_configured(
     """Check, save and journal a row; give the new values of the fields that changed (empty: nothing did).
 
     1. Read the stored row under its lock. 2. Compare, only `fields` where given, so that a form filled in a while ago takes
-    nobody else's change back. 3. Validate, write, journal. A new Nova gets its state in the same transaction.
+    nobody else's change back. 3. Validate, write, journal. A new Nova gets its state in the same transaction. 4. Whom the
+    change concerns need not wait for its next cycle: the Nova itself is due at once, those that live under a policy or
+    observe it within a second. A Nova with another candidate, or none any more, is observed anew.
 
     :raises ValidationError: a value is wrong.
     """
@@ -142,8 +150,12 @@ def save_configured(
         new = _shown(row, {name: after[name] for name in changed}, "after")
         _record(row, "changed", _shown(row, {name: before[name] for name in changed}, "before"), new, reason, now)
         if isinstance(row, Nova):
-            waking.mark_due([row.pk], now=now)
-            transaction.on_commit(partial(waking.knock, "loops"))
+            if "candidate_policy" in new:
+                observe.begin_anew(row.pk)
+            _wake([row.pk], now)
+        elif isinstance(row, SafetyPolicy) and set(new) - _WORDS:
+            # not at once: an engine that has just stepped a Nova remembers the old limits for a moment
+            _wake(_living_under(row), now + KEPT + _COMMITTED)
         return new
 
 
@@ -157,8 +169,9 @@ def archive(row: Archivable, *, now: datetime, reason: str) -> bool:
         stored = type(row)._default_manager.select_for_update().get(pk=row.pk)
         if stored.archived_at is not None:
             return False
-        if used := _USED_AS.get(type(stored)):
-            users = list(Nova.objects.filter(archived_at=None, **{used: stored}).values_list("nova_id", flat=True)[:5])
+        if used_as := _USED_AS.get(type(stored)):
+            used = reduce(or_, (Q(**{name: stored}) for name in used_as))
+            users = list(Nova.objects.filter(used, archived_at=None).values_list("nova_id", flat=True)[:5])
             if users:
                 raise StillInUse(f"{stored} is used by {', '.join(users)}; give them another first. Nothing was changed.")
         _set_archived(row, stored, now, "archived", reason, now)
@@ -196,6 +209,18 @@ def _check(row: Configured, *, new: bool) -> None:
     row.full_clean(validate_unique=new)
     if isinstance(row, Nova):
         check_executors(row.default_executor, row.allowed_executors, row.stream_executors)
+
+
+def _living_under(policy: SafetyPolicy) -> list[str]:
+    """Give the Novas in the loop that live under a policy or observe it."""
+    under = Nova.objects.filter(Q(policy=policy) | Q(candidate_policy=policy), state__mode__in=NovaState.RUNNING_MODES)
+    return list(under.values_list("nova_id", flat=True))
+
+
+def _wake(nova_ids: Collection[str], due_at: datetime) -> None:
+    """Make Novas that must not wait for their next cycle due at an instant, or earlier where they were."""
+    waking.mark_due(nova_ids, now=due_at)
+    transaction.on_commit(partial(waking.knock, "loops"))
 
 
 def _set_archived(row: Configured, stored: Configured, value: datetime | None, verb: str, reason: str, now: datetime) -> None:

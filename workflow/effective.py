@@ -3,7 +3,7 @@
 Three or four queries read what is configured as plain rows; only rows that changed are resolved again.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,18 +11,20 @@ from typing import Any
 import orjson
 from django.db import connection
 
-from safety.bulk import json_text, membership
+from safety.bulk import members, membership
 from safety.core.status import SafetyRules
 from safety.models import ProviderAccount, SafetyPolicy
+from safety.observe import Candidate
 from workflow.core.machine import NovaConfig
 from workflow.models import Personality
 
-_KEPT = timedelta(seconds=0.5)
+KEPT = timedelta(seconds=0.5)  # so old may be what a process works by
 _NOVA = (
     "nova_id",
     "team",
     "personality_id",
     "policy_id",
+    "candidate_policy_id",
     "default_executor",
     "allowed_executors",
     "stream_executors",
@@ -51,6 +53,12 @@ class Effective:
     stream_executors: frozenset[str]
     account: str | None = None  # the provider account's slug
     breaker_open_until: datetime | None = None  # of that account
+    candidate: Candidate | None = None  # a policy that is judged beside the rules in force
+
+
+def candidates_of(effective: Mapping[str, Effective]) -> dict[str, Candidate]:
+    """Give the candidates of those Novas that have one."""
+    return {nova_id: entry.candidate for nova_id, entry in effective.items() if entry.candidate is not None}
 
 
 class EffectiveConfigurations:
@@ -63,8 +71,8 @@ class EffectiveConfigurations:
 
     def load(self, nova_ids: Collection[str], *, now: datetime) -> dict[str, Effective]:
         """Give the configuration of each of these Novas that exists, by four queries at most."""
-        oldest = now - _KEPT
-        stale = [nova_id for nova_id in nova_ids if not oldest <= self._read_at.get(nova_id, now + _KEPT) <= now]
+        oldest = now - KEPT
+        stale = [nova_id for nova_id in nova_ids if not oldest <= self._read_at.get(nova_id, now + KEPT) <= now]
         if stale:
             self._read(stale, now)
         return {nova_id: self._known[nova_id][1] for nova_id in nova_ids if nova_id in self._known}
@@ -75,26 +83,31 @@ class EffectiveConfigurations:
         with connection.cursor() as cursor:  # raw: JSON columns stay text until they have changed
             cursor.execute(
                 f"SELECT {', '.join(_NOVA)} FROM workflow_nova WHERE {membership('nova_id')}",  # noqa: S608
-                [json_text(nova_ids)],
+                [members(nova_ids)],
             )
             rows = cursor.fetchall()
         breakers = (
             dict(ProviderAccount.objects.values_list("slug", "breaker_open_until")) if any(row[-1] for row in rows) else {}
         )
         for row in rows:
-            nova_id, _, personality, policy = row[:4]
-            parts = (row, personalities[personality], policies[policy], breakers.get(row[-1]))
+            nova_id, _, personality, policy, candidate = row[:5]
+            observed = policies[candidate] if candidate else None
+            parts = (row, personalities[personality], policies[policy], observed, breakers.get(row[-1]))
             known = self._known.get(nova_id)
             if known is None or known[0] != parts:
                 self._known[nova_id] = (parts, self._resolve(*parts))
             self._read_at[nova_id] = now
 
     def _resolve(
-        self, nova: Sequence[Any], personality: Sequence[Any], policy: tuple[Any, ...], breaker_open_until: datetime | None
+        self,
+        nova: Sequence[Any],
+        personality: Sequence[Any],
+        policy: tuple[Any, ...],
+        observed: tuple[Any, ...] | None,
+        breaker_open_until: datetime | None,
     ) -> Effective:
-        nova_id, team, _, _, default_executor, allowed, from_streams, per_phase, personal_after, minutes, timeout, account = (
-            nova
-        )
+        (nova_id, team, _, _, _, default_executor, allowed, from_streams, per_phase, personal_after, minutes, timeout,
+         account) = nova  # fmt: skip
         _, cycle_time, frequency, celebration, style, pattern = personality
         rules, concurrent = self._rules_of(policy)
         config = NovaConfig(
@@ -113,7 +126,8 @@ class EffectiveConfigurations:
             personal_phase_length=timedelta(minutes=minutes),
             execution_timeout=timedelta(seconds=timeout),
         )
-        return Effective(config, rules, frozenset(orjson.loads(from_streams)), account, breaker_open_until)
+        candidate = Candidate(nova[4], self._rules_of(observed)[0]) if observed else None
+        return Effective(config, rules, frozenset(orjson.loads(from_streams)), account, breaker_open_until, candidate)
 
     def _rules_of(self, policy: tuple[Any, ...]) -> tuple[SafetyRules, int]:
         """Give a policy's rules and its limit of concurrent tasks."""

@@ -269,7 +269,7 @@ def _open_work(nova_ids: list[str], reason: str, now: datetime) -> dict[str, str
 
 def _stop_executions(nova_ids: list[str], now: datetime) -> None:
     """Cancel what runs; the attempt is given back to its task, since it was nobody's failure. Hosts stop within seconds."""
-    running = Execution.objects.filter(nova__in=nova_ids, status__in=("dispatched", "running"))
+    running = Execution.objects.filter(nova__in=nova_ids, finished_at=None)
     tasks = list(running.values_list("task_id", flat=True))
     running.update(status=Execution.Status.CANCELLED, finished_at=now, error="Its Nova was halted.")
     Task.objects.filter(id__in=tasks).update(max_attempts=F("max_attempts") + 1)

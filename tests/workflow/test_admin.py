@@ -16,7 +16,15 @@ from django.utils import timezone
 
 from safety import audit
 from safety.api_keys import create_key
-from safety.models import AuditEntry, HookEvent, HookSession, ProviderAccount, SafetyIncident, SafetyPolicy
+from safety.models import (
+    AuditEntry,
+    CandidateVerdict,
+    HookEvent,
+    HookSession,
+    ProviderAccount,
+    SafetyIncident,
+    SafetyPolicy,
+)
 from tests import factories
 from workflow import halts
 from workflow.admin import verbs
@@ -45,7 +53,10 @@ def page(client: Client, admin_user: User) -> Client:
 def everything(now: datetime) -> dict[str, Any]:
     """One row of each kind, by model label, with an awkward text in it."""
     text = "<script>alert(1)</script>"
-    nova = factories.make_nova(name=text, state={"last_error": text, "protocol_checks": 3, "protocol_passes": 2})
+    candidate = factories.make_policy("strict")
+    nova = factories.make_nova(
+        name=text, candidate_policy=candidate, state={"last_error": text, "protocol_checks": 3, "protocol_passes": 2}
+    )
     factories.make_safety_state(is_safe=False, mechanism="frosty", reason=text, since=now)
     task = factories.make_task(text, assignee="torch", status="blocked", block_reason=text, results=text, metrics={"a": text})
     audit_ids = write_entries(now, audit.Entry("test.happened", "torch", "nova", "torch", {"a": text}, {"a": None}, text))
@@ -71,6 +82,18 @@ def everything(now: datetime) -> dict[str, Any]:
         ),
         "safety.hooksession": HookSession.objects.create(
             nova_id="torch", session_id=text, started_at=now, last_seen_at=now, stopped_at=now
+        ),
+        "safety.candidateverdict": CandidateVerdict.objects.create(
+            nova_id="torch",
+            policy="strict",
+            is_safe=False,
+            mechanism="frosty",
+            reason=text,
+            since=now,
+            observed_since=now,
+            blocks=1,
+            last_block_at=now,
+            memory={"enforced": {"is_safe": False, "mechanism": text, "reason": text}},
         ),
         "workflow.halt": halts.order("pause", "nova", "torch", reason=text, now=now, drill=True),
         "auth.user": User.objects.create_user("ada", password="x"),
@@ -174,6 +197,7 @@ WINDOWS = {
     "safety.apikey",
     "safety.hookevent",
     "safety.hooksession",
+    "safety.candidateverdict",
 }
 
 
