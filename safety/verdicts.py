@@ -13,6 +13,7 @@ from safety.audit import Entry
 from safety.core.mechanisms import STREAM_MONITOR
 from safety.core.orchestrator import Verdict
 from safety.core.status import SafetyFacts, SafetyLevel, SafetyStatus
+from safety.incidents import message_text
 from safety.models import SafetyState
 
 NOVA_UNSAFE = "safety.nova.unsafe"
@@ -120,8 +121,8 @@ def _follow_incidents(changed: Mapping[str, Verdict], facts: Mapping[str, Safety
                 elif not before.verdict_is_safe and before.verdict_mechanism == STREAM_MONITOR:
                     fleet_over = True
             elif not status.is_safe:
-                level = status.safety_level.value
-                opened.append(incidents.Violation(nova_id, name, status.reason, _evidence(status), level=level))
+                level, alert = status.safety_level.value, name != verdict.status.mechanism  # the verdict's own is told with it
+                opened.append(incidents.Violation(nova_id, name, status.reason, _evidence(status), level=level, alert=alert))
             elif not before.verdict_is_safe:
                 over.append((nova_id, name))
     entries = incidents.open_incidents(opened, now=now)
@@ -167,17 +168,11 @@ def _entry(facts: SafetyFacts, status: SafetyStatus, now: datetime) -> Entry:
             "safety_level": status.safety_level.value,
             "mechanism": status.mechanism,
             "reason": status.reason,
-            "measured": _text(status.measured),
-            "limit": _text(status.limit),
-            "since": _text(status.since),
-            "expires_at": _text(status.expires_at),
+            "measured": message_text(status.measured),
+            "limit": message_text(status.limit),
+            "since": message_text(status.since),
+            "expires_at": message_text(status.expires_at),
             "recommended_action": status.recommended_action or "",
             "timestamp": now.isoformat(),
         },
     )
-
-
-def _text(value: float | datetime | None) -> str:
-    if value is None:
-        return ""
-    return value.isoformat() if isinstance(value, datetime) else f"{value:g}"

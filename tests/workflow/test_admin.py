@@ -16,7 +16,15 @@ from django.utils import timezone
 
 from safety import audit
 from safety.api_keys import create_key
-from safety.models import AuditEntry, CandidateVerdict, HookEvent, HookSession, SafetyIncident, SafetyPolicy
+from safety.models import (
+    AuditEntry,
+    CandidateVerdict,
+    HookEvent,
+    HookSession,
+    ProviderAccount,
+    SafetyIncident,
+    SafetyPolicy,
+)
 from tests import factories
 from workflow import halts
 from workflow.admin import verbs
@@ -66,6 +74,7 @@ def everything(now: datetime) -> dict[str, Any]:
         "workflow.streamcursor": StreamCursor.objects.create(stream="nova.work.queue", updated_at=now),
         "workflow.lease": Lease.objects.create(name="intake", holder="h", heartbeat_at=now, note={"a": text}),
         "safety.safetyincident": incident,
+        "safety.provideraccount": ProviderAccount.objects.create(slug="claude", breaker="open", breaker_reason=text),
         "safety.auditentry": AuditEntry.objects.get(id=audit_ids[0]),
         "safety.apikey": create_key("torch", name=text, now=now)[1],
         "safety.hookevent": HookEvent.objects.create(
@@ -126,6 +135,14 @@ class TestPages:
             "safety.auditentry": ["action__icontains=nova", "nova_id__exact=torch", "actor__exact=system"],
             "workflow.inboxmessage": ["status__exact=rejected", "stream__icontains=torch"],
             "workflow.personality": ["use=yes", "use=no"],
+            "safety.safetyincident": [
+                "lasting=yes",
+                "lasting=no",
+                "mechanism=frosty",
+                "status__exact=open",
+                "nova_id__exact=x",
+            ],
+            "safety.provideraccount": ["use=yes", "kind__exact=openai", "breaker__exact=open"],
             "workflow.execution": ["status__exact=running", "nova__nova_id__exact=torch"],
         }
         for label, queries in filters.items():

@@ -35,7 +35,8 @@ from workflow.models import Execution, Nova, NovaState, Task
 from workflow.task_tracker import TaskNotFound
 
 _LISTS = (
-    "novas", "personalities", "policies", "objectives", "tasks", "halts", "executions", "journal", "insights", "celebrations",
+    "novas", "personalities", "policies", "objectives", "provider-accounts", "tasks", "halts", "incidents", "executions",
+    "journal", "insights", "celebrations",
 )  # fmt: skip
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
