@@ -14,7 +14,9 @@ from django.db.models import Count, Q
 
 from safety import audit, hook_intake
 from safety.audit import Entry
-from safety.models import SafetyState
+from safety.core.mechanisms import STREAM_MONITOR
+from safety.facts import STREAM_REACHABLE
+from safety.models import FleetFact, SafetyState
 from workflow import services, waking
 from workflow.configuration import demand_reason
 from workflow.errors import WorkflowError
@@ -202,6 +204,9 @@ def demand_may_act(nova_id: str) -> None:
     mode, reason = state
     if mode != NovaState.Mode.RUNNING:
         raise NovaStopped(f"Nova {nova_id} is {mode}: {reason or 'no reason was given'}.", mechanism=mode)
+    if FleetFact.objects.filter(name=STREAM_REACHABLE, value=False).exists():  # verdicts are written once they are judged
+        text = "The stream server can't be reached; every Nova waits for it. Nothing was begun."
+        raise NovaStopped(text, mechanism=STREAM_MONITOR)
     verdict = SafetyState.objects.filter(nova_id=nova_id, is_safe=False).first()
     if verdict is not None:
         raise NovaStopped(verdict.reason, mechanism=verdict.mechanism, until=verdict.until)

@@ -20,7 +20,7 @@ from safety.models import SafetyState
 from workflow import waking
 from workflow.configuration import create_nova, demand_reason, update_nova
 from workflow.core.protocol import stream_name
-from workflow.core.state import WorkflowPhase
+from workflow.core.state import WorkflowPhase, WorkflowState
 from workflow.core.work import TaskStatus, WorkType
 from workflow.errors import WorkflowError
 from workflow.models import Execution, Nova, NovaState, Task
@@ -106,6 +106,8 @@ def _resume(state: NovaState, now: datetime) -> None:
             setattr(state, name, deadline + stopped)
     if state.current_phase == WorkflowPhase.PERSONAL_PHASE:
         state.phase_started_at += stopped
+    if state.current_state == WorkflowState.SAFETY_PAUSE:
+        state.state_entered_at += stopped  # a safety pause under way freezes deadlines too: each instant counts once
 
 
 def _halt(state: NovaState, now: datetime) -> None:
@@ -296,18 +298,24 @@ def _resume_clocks(states: list[NovaState], now: datetime) -> None:
     api_keys.reinstate_keys([s.nova_id for s in states if s.mode == Mode.KILLED], now=now)
 
 
+_FROZEN = ("cooldown_until", "meditation_until", "quarantine_until")
+
+
 def _resume_cooldowns(states: list[NovaState], now: datetime) -> None:
-    """Give cooldowns that ran when the clock was stopped what they had left."""
+    """Give cooldowns, meditations and quarantines that ran when the clock was stopped what they had left.
+
+    What a provider is owed, its cooldown and windows, runs on wall time.
+    """
     stopped = {s.nova_id: _stopped_for(s, now) for s in states if s.mode in STOPPED}
     since = {s.nova_id: s.mode_since for s in states}
     rows = []
     for verdict in SafetyState.objects.filter(nova_id__in=stopped):
         began = since[verdict.nova_id]
-        ends = (verdict.cooldown_until, verdict.meditation_until)
+        ends = [getattr(verdict, name) for name in _FROZEN]
         moved = [end + stopped[verdict.nova_id] if end and began and end > began else end for end in ends]
-        if moved != list(ends):
+        if moved != ends:
             rows.append((verdict.nova_id, *moved))
-    bulk.update(SafetyState, ("nova_id",), ("cooldown_until", "meditation_until"), rows)
+    bulk.update(SafetyState, ("nova_id",), _FROZEN, rows)
 
 
 def _change(verb: Verb, state: NovaState, reason: str, now: datetime) -> Entry:
@@ -346,7 +354,7 @@ def _facts(state: NovaState) -> dict[str, Any]:
 
 _WRITTEN = (
     "mode", "mode_reason", "mode_since", "mode_actor", "paused_remaining", "due_at", "wakes", "crashes",
-    "completion_stage_until", "completion_until", "phase_started_at", "fence", "lease_holder", "lease_until",
+    "completion_stage_until", "completion_until", "phase_started_at", "state_entered_at", "fence", "lease_holder", "lease_until",
 )  # fmt: skip
 
 
