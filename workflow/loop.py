@@ -55,7 +55,7 @@ class Loop:
         self.holder = holder
         self._stop = stop
         self._engine = WorkflowEngine(holder)
-        # a server that hangs must be noticed within two seconds, whether it is met in a blocking read or by the look each second
+        # a server that hangs must be noticed within two seconds, in a blocking read or by the look of each second
         self._client = StreamClient(name="novawf-loop", timeout=settings.STREAM_BLOCK_LIMIT + 0.5)
         self._health = StreamClient(name="novawf-health", timeout=0.75)
         self._reader = Reader(self._client)

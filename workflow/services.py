@@ -354,7 +354,8 @@ def _facts(state: NovaState) -> dict[str, Any]:
 
 _WRITTEN = (
     "mode", "mode_reason", "mode_since", "mode_actor", "paused_remaining", "due_at", "wakes", "crashes",
-    "completion_stage_until", "completion_until", "phase_started_at", "state_entered_at", "fence", "lease_holder", "lease_until",
+    "completion_stage_until", "completion_until", "phase_started_at", "state_entered_at", "fence", "lease_holder",
+    "lease_until",
 )  # fmt: skip
 
 

@@ -277,7 +277,7 @@ def test_a_gap_is_shown_and_stops_nobody():
 
 
 def readings_of(kind: Any) -> list[str]:
-    """Name what may be None because it could not be read: what is something by default. An instant that is not is merely unset."""
+    """Name what is None only if it could not be read: what is something by default. Other instants are merely unset."""
     return [
         one.name for one in fields(kind) if type(None) in get_args(get_type_hints(kind)[one.name]) and one.default is not None
     ]
