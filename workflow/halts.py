@@ -71,7 +71,7 @@ class _Evidence:
     """What is still seen of a Nova."""
 
     mode: str
-    cycled_at: datetime | None
+    due_at: datetime  # a drill makes it due at once; a cycle since then has moved it
     runs: int  # executions whose hosts have not let go
     heard_at: datetime | None  # the newest hook call of a session at work
     rests: bool  # its agent has hooks, and by them nothing runs in any of its sessions
@@ -301,17 +301,17 @@ def _evidence(nova_ids: Collection[str], now: datetime) -> dict[str, _Evidence]:
     )
     held = Task.objects.filter(assignee__in=nova_ids, status="in_progress", executor="agent", reserved_until__gt=now)
     works = dict(held.order_by().values_list("assignee_id").annotate(Count("id")))
-    states = NovaState.objects.filter(nova__in=nova_ids).values_list("nova_id", "mode", "last_stream_check")
+    states = NovaState.objects.filter(nova__in=nova_ids).values_list("nova_id", "mode", "due_at")
     return {
         nova_id: _Evidence(
             mode,
-            cycled_at,
+            due_at,
             runs.get(nova_id, 0),
             heard.get(nova_id),
             nova_id in heard and heard[nova_id] is None,
             works.get(nova_id, 0),
         )
-        for nova_id, mode, cycled_at in states
+        for nova_id, mode, due_at in states
     }
 
 
@@ -345,7 +345,7 @@ def _missing(confirmation: HaltConfirmation, seen: _Evidence, now: datetime) -> 
 
 def _missing_of_drill(halt: Halt, seen: _Evidence) -> list[str]:
     missing = []
-    if seen.mode in NovaState.RUNNING_MODES and (seen.cycled_at is None or seen.cycled_at < halt.requested_at):
+    if seen.mode in NovaState.RUNNING_MODES and seen.due_at <= halt.requested_at:
         missing.append("no cycle since it was asked")
     if seen.heard_at is not None and seen.heard_at < halt.requested_at:
         missing.append("no hook call since it was asked")

@@ -224,7 +224,7 @@ def apply_verb(name: str, nova_ids: Collection[str], *, reason: str, now: dateti
         if verb is _RESUME:
             _resume_clocks(changing, now)
         elif verb in (_HALT, _KILL):
-            _stop_executions([state.nova_id for state in changing], now)
+            _stop_executions(changing, now)
         if verb is _KILL:
             api_keys.suspend_keys([state.nova_id for state in changing], reason=reason, now=now)
         entries = [_change(verb, state, reason, now) for state in changing]
@@ -269,12 +269,19 @@ def _open_work(nova_ids: list[str], reason: str, now: datetime) -> dict[str, str
     return refusals
 
 
-def _stop_executions(nova_ids: list[str], now: datetime) -> None:
-    """Cancel what runs; the attempt is given back to its task, since it was nobody's failure. Hosts stop within seconds."""
-    running = Execution.objects.filter(nova__in=nova_ids, status__in=("dispatched", "running"))
-    tasks = list(running.values_list("task_id", flat=True))
+def _stop_executions(states: list[NovaState], now: datetime) -> None:
+    """Cancel what runs; the attempt is given back to its task, since it was nobody's failure. Hosts stop within seconds.
+
+    A Nova that had something running has nothing left to rest: it is due as soon as it may go on, and takes it up again.
+    """
+    running = Execution.objects.filter(nova__in=[s.nova_id for s in states], status__in=("dispatched", "running"))
+    tasks = dict(running.values_list("task_id", "nova_id"))
     running.update(status=Execution.Status.CANCELLED, finished_at=now, error="Its Nova was halted.")
     Task.objects.filter(id__in=tasks).update(max_attempts=F("max_attempts") + 1)
+    interrupted = set(tasks.values())
+    for state in states:
+        if state.nova_id in interrupted:
+            state.due_at, state.paused_remaining = min(state.due_at, now), 0.0
 
 
 def _stagger(states: list[NovaState]) -> None:

@@ -1,4 +1,4 @@
-"""The engine and the facts its judges judge: each is observed in earnest, and what can't be judged stops one Nova, not a batch."""
+"""The engine and its judges: each fact is observed in earnest, and what can't be judged stops one Nova, not a batch."""
 
 from datetime import timedelta
 from typing import Any

@@ -39,14 +39,11 @@ class Command(BaseCommand):
             raise SystemExit(1)
 
     def _print(self, results: list[Result], failed: list[str], policy: str) -> None:
-        heads = ("", "requirement", "tried", "limit", "measured", "source")
-        rows = [
-            heads,
-            *(("pass" if r.passed else "FAIL", r.requirement, r.tried, r.limit, r.measured, r.source) for r in results),
-        ]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-        for row in rows:
-            self.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        for result in results:
+            self.stdout.write(f"{'pass' if result.passed else 'FAIL'}  {result.requirement} ({result.source})")
+            self.stdout.write(f"      limit     {result.limit}")
+            self.stdout.write(f"      tried     {result.tried}")
+            self.stdout.write(f"      measured  {result.measured}")
         held = len(results) - len(failed)
         self.stdout.write(f"\n{held} of {len(results)} requirements hold under policy {policy}.")
         if failed:
