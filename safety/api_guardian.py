@@ -237,6 +237,13 @@ class ApiGuardian:
         if change:
             self._note_breaker(account.slug, ProviderAccount.Breaker.OPEN, _instant(until), reason, now)
 
+    def begin(self, *, now: datetime) -> None:
+        """Begin to count, if nobody has yet or if the counters were lost; a loss is journalled.
+
+        :raises StreamError: the counters can't be reached.
+        """
+        self._seed("start", "", None, self._clock() or _ms_of(now), now)
+
     # -- details
 
     def _ask(

@@ -39,14 +39,14 @@ _STEPS = 2_000  # instants over which a window's observations are spread, at mos
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One requirement: what was tried, the limit, what was measured, and whether it holds."""
+    """One requirement: what was tried, the limit, what was measured, and whether it holds (None: it could not be tried)."""
 
     requirement: str
     source: str
     tried: str
     limit: str
     measured: str
-    passed: bool
+    passed: bool | None
 
 
 @dataclass(frozen=True, slots=True)
