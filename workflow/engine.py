@@ -38,6 +38,7 @@ NOVA_QUARANTINED = "workflow.nova.quarantined"
 
 _CRASHES_ALLOWED = 3
 _SUSPECTS_EVERY = timedelta(milliseconds=20)
+_EMPTY_EVERY = timedelta(seconds=1)
 _INSIGHTS = "insights"  # key in the state's context
 _INSIGHTS_KEPT = 5
 _TASK_EFFECTS = (StartTask, UpdateProgress, CompleteTask, RetryTask, BlockTask)
@@ -65,6 +66,8 @@ class WorkflowEngine:
         self._configurations = EffectiveConfigurations()
         self._orchestrator = SafetyOrchestrator()
         self._suspects_at = datetime.min.replace(tzinfo=UTC)
+        self._empty: Counter[str] = Counter()  # cycles that found nothing to do and are not told yet, by Nova
+        self._empty_told_at = datetime.min.replace(tzinfo=UTC)
 
     def run_once(self, *, now: datetime, fleet: FleetFacts | None = None) -> Committed | None:
         """Take one batch of due Novas through a cycle each; None if nobody was due. `fleet`: facts read a moment ago."""
@@ -264,14 +267,21 @@ class WorkflowEngine:
         """Write the batch in one transaction."""
         tracker = TaskTracker(now=now, by_novas=True)
 
-        empty = {one.claimed.nova_id for one in stepped if _is_empty(one, batch)}
+        empty = self._empty_cycles(stepped, now)
 
         def verdicts_of(winners: Sequence[str]) -> None:
             store_verdicts({nova_id: batch.verdicts[nova_id] for nova_id in winners}, batch.facts, now)
-            if empty:
-                observe_many([Seen(nova_id, Kind.EMPTY_CYCLE) for nova_id in winners if nova_id in empty], now=now)
+            observe_many([Seen(nova_id, Kind.EMPTY_CYCLE, count) for nova_id, count in empty.items()], now=now)
 
         return Commit(batch.gathered, self.holder, tracker).run(stepped, verdicts_of)
+
+    def _empty_cycles(self, stepped: Sequence[Stepped], now: datetime) -> Counter[str]:
+        """Count the cycles that found nothing to do; give them once a second, so that a busy fleet is not slowed down by it."""
+        self._empty.update(one.claimed.nova_id for one in stepped if _is_empty(one))
+        if not self._empty or timedelta(0) <= now - self._empty_told_at < _EMPTY_EVERY:
+            return Counter()
+        told, self._empty, self._empty_told_at = self._empty, Counter(), now
+        return told
 
     # -- emit
 
@@ -293,7 +303,7 @@ def _kinds(wanting: Sequence[Wanting]) -> set[str]:
     }
 
 
-def _is_empty(stepped: Stepped, batch: Batch) -> bool:
+def _is_empty(stepped: Stepped) -> bool:
     """Say whether a cycle came before its time and found nothing to do: a Nova whose cycles are like that runs in circles.
 
     In a safety pause a Nova is looked at before its time on purpose.

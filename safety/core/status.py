@@ -59,7 +59,7 @@ class SafetyRules:
     cooldown_limit: timedelta = timedelta(minutes=10)
     drift_without_task_change: timedelta = timedelta(minutes=30)
     own_wakes_per_hour: int = 10
-    empty_cycles_per_minute: int = 300
+    empty_cycles_per_minute: int = 1_200
     celebration_limit: timedelta = timedelta(minutes=3)
     # Really Chill Willy: stress of the machine and the fleet
     meditation_stress: float = 70.0

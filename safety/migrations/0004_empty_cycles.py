@@ -14,6 +14,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='safetypolicy',
             name='empty_cycles_per_minute',
-            field=models.PositiveIntegerField(default=300, validators=[django.core.validators.MinValueValidator(1)]),
+            field=models.PositiveIntegerField(default=1200, validators=[django.core.validators.MinValueValidator(1)]),
         ),
     ]

@@ -113,10 +113,10 @@ def test_more_than_ten_own_wakes_an_hour_are_drift():
 
 
 def test_cycles_that_find_nothing_to_do_again_and_again_are_running_in_circles():
-    assert frosty(empty_cycles_minute=300).is_safe
-    status = frosty(empty_cycles_minute=301)
-    assert "301 cycles in the last minute" in status.reason
-    assert (status.measured, status.limit, status.recommended_action) == (301, 300, "activate_cooldown")
+    assert frosty(empty_cycles_minute=1200).is_safe
+    status = frosty(empty_cycles_minute=1201)
+    assert "1201 cycles in the last minute" in status.reason
+    assert (status.measured, status.limit, status.recommended_action) == (1201, 1200, "activate_cooldown")
 
 
 def test_a_celebration_past_three_minutes_is_drift():
