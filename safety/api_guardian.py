@@ -20,7 +20,7 @@ from typing import Any
 
 from django.db import connections, transaction
 
-from safety import audit
+from safety import audit, observations
 from safety.audit import Entry
 from safety.core.objections import in_words
 from safety.core.status import SafetyRules
@@ -137,6 +137,8 @@ class ApiGuardian:
     ) -> Iterator[Permit]:
         """Hold a permit for the length of the block; an exception in it counts as a failure of the provider.
 
+        `permit.timeout` is what the call's own timeout must be: a thread can't be stopped from outside.
+
         :raises ApiLimitExceeded: no permit.
         """
         permit = self.acquire(nova_id, rules, account, now=now)
@@ -151,11 +153,17 @@ class ApiGuardian:
     async def apermit(
         self, nova_id: str, rules: SafetyRules, account: AccountLimits | None = None, *, now: datetime
     ) -> AsyncIterator[Permit]:
-        """Hold a permit as `permit` does, without blocking the event loop. A cancelled call is no failure of the provider."""
+        """Hold a permit as `permit` does, without blocking the event loop, for as long as a call may take.
+
+        A cancelled call is no failure of the provider; one that takes too long is.
+
+        :raises TimeoutError: the block took longer than the policy's request timeout.
+        """
         permit = await asyncio.to_thread(_in_thread, self.acquire, nova_id, rules, account, now=now)
         outcome = Outcome.FAILURE
         try:
-            yield permit
+            async with asyncio.timeout(permit.timeout.total_seconds()):
+                yield permit
             outcome = Outcome.SUCCESS
         except asyncio.CancelledError:
             outcome = Outcome.NOTHING
@@ -166,7 +174,8 @@ class ApiGuardian:
     def acquire(self, nova_id: str, rules: SafetyRules, account: AccountLimits | None = None, *, now: datetime) -> Permit:
         """Ask for one call.
 
-        1. The script judges and counts, atomically. 2. A grant is observed in the database, a violation reported there.
+        1. The script judges and counts, atomically. 2. What it says is counted in the database: a grant, a refusal, which is
+        journalled once a minute for each Nova and limit, or a violation, which is reported.
 
         :raises ApiLimitExceeded: a limit of the Nova or of the account is reached, or the counters can't be read.
         """
@@ -240,6 +249,13 @@ class ApiGuardian:
         closed = ProviderAccount.Breaker.CLOSED
         return self._note_breaker(account_slug, closed, None, reason, now, even_so=was_open)
 
+    def begin(self, *, now: datetime) -> None:
+        """Begin to count, if nobody has yet or if the counters were lost; a loss is journalled.
+
+        :raises StreamError: the counters can't be reached.
+        """
+        self._seed("start", "", None, self._clock() or _ms_of(now), now)
+
     # -- details
 
     def _ask(
@@ -264,11 +280,11 @@ class ApiGuardian:
                 self._seed(answer[1], nova_id, account, int(answer[2]), now)
                 answer = self._run("acquire", keys, values)
         except StreamError as error:
-            reason = "The API guardian's counters can't be reached, so no call is allowed. Nothing was counted."
-            raise ApiLimitExceeded(reason, limit="counters", retry_after=1.0) from error
+            reason = "The API guardian's counters can't be reached, so no call is allowed."
+            raise self._refusal(nova_id, account, reason, "counters", 1.0, now) from error
         if answer[0] == "unseeded":
             reason = "The API guardian's counters were lost while it was asked, so no call is allowed. Try again."
-            raise ApiLimitExceeded(reason, limit="counters", retry_after=1.0)
+            raise self._refusal(nova_id, account, reason, "counters", 1.0, now)
         return answer
 
     def _run(self, name: str, keys: Sequence[str], values: Sequence[Any]) -> list[Any]:
@@ -336,7 +352,19 @@ class ApiGuardian:
             report_violation(nova_id, "api_hammering", details, now=now, rules=rules, until=until)
             raise ApiLimitExceeded(reason, limit=limit, retry_after=seconds, violation=True)
         name = account.slug if account else ""
-        raise ApiLimitExceeded(_why(limit, words, int(measured), int(most), name), limit=limit, retry_after=seconds)
+        reason = _why(limit, words, int(measured), int(most), name)
+        raise self._refusal(nova_id, account, reason, limit, seconds, now, measured=int(measured), allowed=int(most))
+
+    @staticmethod
+    def _refusal(
+        nova_id: str, account: AccountLimits | None, reason: str, limit: str, seconds: float, now: datetime, **figures: int
+    ) -> ApiLimitExceeded:
+        """Count a refusal, and journal the first of its Nova and limit in each minute: who asks in vain must not fill it."""
+        with transaction.atomic():
+            if observations.count_up(nova_id, Kind.API_REFUSAL, detail=limit, now=now) == 1:
+                after = {"limit": limit, "retry_after": seconds, "account": account.slug if account else "", **figures}
+                audit.record([Entry(API_REFUSED, nova_id, "nova", nova_id, after=after, reason=reason)], now=now)
+        return ApiLimitExceeded(reason, limit=limit, retry_after=seconds)
 
     def _note_breaker(
         self, slug: str, state: str, until: datetime | None, reason: str, now: datetime, *, even_so: bool = False

@@ -47,6 +47,7 @@ class WorkflowSideFacts:
     queue_lag: timedelta | None = timedelta(0)
     last_work_evidence: datetime | None = None
     api_breaker_open_until: datetime | None = None  # of the Nova's provider account
+    configuration_problem: str = ""  # why its limits are not known, if they are not
 
 
 _UNKNOWN = WorkflowSideFacts(error_ratio=None, queue_lag=None)
@@ -96,6 +97,7 @@ def load_facts(
             facts[nova_id] = SafetyFacts(
                 nova_id=nova_id,
                 fleet=fleet,
+                configuration_problem=work.configuration_problem,
                 has_claimable_work=work.has_claimable_work,
                 last_task_change=work.last_task_change,
                 active_since=work.active_since,
@@ -134,6 +136,7 @@ def _remembered(nova_id: str, row: Sequence[Any], fleet: FleetFacts, work: Workf
     return SafetyFacts(
         nova_id=nova_id,
         fleet=fleet,
+        configuration_problem=work.configuration_problem,
         verdict_is_safe=bool(row[0]),
         verdict_level=_LEVELS.get(row[1], SafetyLevel.QUARANTINE),
         verdict_mechanism=row[2],

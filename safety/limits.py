@@ -26,6 +26,7 @@ MEANINGS: Mapping[str, tuple[str, str]] = {
     "cooldown_limit": ("s", "length of the longest cooldown"),
     "drift_without_task_change": ("s", "time without a task change while work waits"),
     "own_wakes_per_hour": ("", "wakes in an hour that the Nova causes itself"),
+    "empty_cycles_per_minute": ("", "cycles in a minute that come before their time and find nothing to do"),
     "celebration_limit": ("s", "a celebration may take"),
     "meditation_stress": ("of 100", "stress that, sustained, starts a meditation"),
     "emergency_stress": ("of 100", "stress that stops at once"),

@@ -27,6 +27,8 @@ class Kind(StrEnum):
     SESSION_EVENT = "session_event"
     OWN_WAKE = "own_wake"  # a wake that the Nova caused itself
     WORK_EVIDENCE = "work_evidence"
+    EMPTY_CYCLE = "empty_cycle"  # a cycle that came before its time and found nothing to do
+    API_REFUSAL = "api_refusal"  # a permit that was not granted; `detail` is the limit
     # written by observe_many() beside api_request, for the windows that would hold too many rows of a second each
     API_REQUEST_BY_MINUTE = "api_request_by_minute"
     API_REQUEST_BY_QUARTER = "api_request_by_quarter"
@@ -41,11 +43,14 @@ _BUCKETS: dict[Kind, tuple[tuple[Kind, int], ...]] = {
         (Kind.API_REQUEST_BY_MINUTE, 60),
         (Kind.API_REQUEST_BY_QUARTER, 900),
     ),
+    Kind.API_REFUSAL: ((Kind.API_REFUSAL, 60),),
     Kind.HOOK_FAILURE: ((Kind.HOOK_FAILURE, 1),),
     Kind.SESSION_EVENT: ((Kind.SESSION_EVENT, 1),),
     Kind.OWN_WAKE: ((Kind.OWN_WAKE, 60),),
+    Kind.EMPTY_CYCLE: ((Kind.EMPTY_CYCLE, 1),),
 }
-_LONG_LIVED = (Kind.API_REQUEST_BY_MINUTE, Kind.API_REQUEST_BY_QUARTER, Kind.OWN_WAKE)
+_LONG_LIVED = (Kind.API_REQUEST_BY_MINUTE, Kind.API_REQUEST_BY_QUARTER, Kind.API_REFUSAL, Kind.OWN_WAKE)
+_COUNT_ON = "(nova_id, kind, at, detail) DO UPDATE SET count = safety_observation.count + excluded.count"
 _LONGEST_WINDOW = timedelta(hours=24)
 _MARGIN = timedelta(hours=1)
 
@@ -82,9 +87,22 @@ def observe_many(seen: Iterable[Seen], *, now: datetime) -> None:
         Observation,
         ("nova_id", "kind", "at", "detail", "count"),
         [(nova_id, kind.value, at, detail, count) for (nova_id, kind, at, detail), count in sorted(counted.items())],
-        on_conflict="(nova_id, kind, at, detail) DO UPDATE SET count = safety_observation.count + excluded.count",
+        on_conflict=_COUNT_ON,
     )
     _note_instants(heard, worked, now)
+
+
+def count_up(nova_id: str, kind: Kind, *, now: datetime, detail: str = "") -> int:
+    """Note one thing and give how often it has been seen in its bucket: 1 is news. Of kinds that have one bucket."""
+    ((_, length),) = _BUCKETS[kind]
+    (row,) = bulk.insert(
+        Observation,
+        ("nova_id", "kind", "at", "detail", "count"),
+        [(nova_id, kind.value, _bucket(now, length), detail[:64], 1)],
+        on_conflict=_COUNT_ON,
+        returning="count",
+    )
+    return int(row[0])
 
 
 def _bucket(now: datetime, length: int) -> datetime:

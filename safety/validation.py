@@ -39,14 +39,14 @@ _STEPS = 2_000  # instants over which a window's observations are spread, at mos
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One requirement: what was tried, the limit, what was measured, and whether it holds."""
+    """One requirement: what was tried, the limit, what was measured, and whether it holds (None: it could not be tried)."""
 
     requirement: str
     source: str
     tried: str
     limit: str
     measured: str
-    passed: bool
+    passed: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,10 @@ class Validation:
                 "wakes of its own in an hour",
             ),
             Counted(
+                "Running in circles", "design 5: cycle pace", Kind.EMPTY_CYCLE, frosty, _MINUTE, "empty_cycles_per_minute",
+                "cycles before their time that found nothing to do, in 60 s",
+            ),
+            Counted(
                 "A loop of one call", storm, Kind.TOOL_USE, hooks, _MINUTE, "identical_calls_per_minute",
                 "identical calls in 60 s", detail="the same",
             ),
@@ -198,9 +202,8 @@ class Validation:
         limit: timedelta,
         mechanism: str,
         judge: Callable[[timedelta], Verdict],
-        *,
-        past: timedelta = timedelta(seconds=1),
     ) -> Result:
+        past = timedelta(seconds=1)
         allowed = judge(limit).by_mechanism[mechanism].is_safe
         stopped = not judge(limit + past).by_mechanism[mechanism].is_safe
         tried = f"{what} for {in_words(limit)}, then for {past.total_seconds():g} s more"
@@ -262,10 +265,13 @@ class Validation:
         def lost(length: timedelta) -> Verdict:
             return self._judge_fleet(stream_reachable=False, stream_unreachable_since=self.now - length)
 
-        moment = timedelta(milliseconds=1)  # the limit itself counts as too long
-        yield self._just_over(
-            "Stream server away", source, "no answer", rules.stream_silence - moment, "stream_monitor", lost, past=moment
-        )
+        silence = in_words(rules.stream_silence)
+        nearly = lost(rules.stream_silence - timedelta(milliseconds=1)).status.is_safe
+        stopped = not lost(rules.stream_silence).status.is_safe
+        yield Result(
+            "Stream server away", source, f"no answer for a millisecond less than {silence}, then for {silence}", silence,
+            "stopped the second only, by stream_monitor" if nearly and stopped else "wrong", nearly and stopped,
+        )  # fmt: skip
         for what, name, limit in (
             ("Slow round trips", "round_trip", rules.round_trip_limit),
             ("Intake behind", "intake_lag", rules.intake_lag_limit),
@@ -297,9 +303,16 @@ class Validation:
             judges = [_Failing(mechanism.name) if other is mechanism else other for other in self._mechanisms]
             status = SafetyOrchestrator(judges).judge(SafetyFacts("scratch"), self.rules, self.now).status
             yield Result(
-                f"{mechanism.name} fails closed", "spec 4", "the judge raises", "unsafe", status.reason,
+                f"{mechanism.name} fails closed", "spec 4", "the judge raises", "unsafe, and it is named",
+                f"{_said(status)} by {status.mechanism}: {status.reason}",
                 not status.is_safe and status.mechanism == mechanism.name,
             )  # fmt: skip
+        problem = "Its policy can't be found, so nothing may run."
+        status = self._judge_one(configuration_problem=problem).status
+        yield Result(
+            "No policy", "design 5", "a Nova whose policy is gone", "unsafe, and the reason is told",
+            f"{_said(status)}: {status.reason}", not status.is_safe and status.reason == problem,
+        )  # fmt: skip
         open_to: list[str] = []
         names = 0
         for kind, build in ((SafetyFacts, self._judge_one), (FleetFacts, self._judge_fleet)):
@@ -392,6 +405,10 @@ class Validation:
 
     def _judge_fleet(self, **values: Any) -> Verdict:
         return self._judge_facts(SafetyFacts("scratch", fleet=FleetFacts(**values)))
+
+
+def _said(status: SafetyStatus) -> str:
+    return "safe" if status.is_safe else "unsafe"
 
 
 def _readings(kind: type[SafetyFacts] | type[FleetFacts]) -> list[str]:

@@ -125,6 +125,8 @@ def _follow_incidents(changed: Mapping[str, Verdict], facts: Mapping[str, Safety
                 opened.append(incidents.Violation(nova_id, name, status.reason, _evidence(status), level=level, alert=alert))
             elif not before.verdict_is_safe:
                 over.append((nova_id, name))
+        if not before.verdict_is_safe and before.verdict_mechanism not in verdict.by_mechanism:
+            over.append((nova_id, before.verdict_mechanism))  # one that is no judge's: its configuration was missing
     entries = incidents.open_incidents(opened, now=now)
     ended = incidents.end_incidents(over + [("", STREAM_MONITOR)] if fleet_over and not fleet else over, now=now)
     if fleet:

@@ -25,6 +25,7 @@ _SUMS: Mapping[str, tuple[str, str, str]] = {
     Kind.HOOK_FAILURE.value: ("hook_failures_in_window", "", ""),
     Kind.SESSION_EVENT.value: ("session_events_minute", "", ""),
     Kind.OWN_WAKE.value: ("own_wakes_hour", "", ""),
+    Kind.EMPTY_CYCLE.value: ("empty_cycles_minute", "", ""),
 }
 
 
@@ -49,6 +50,7 @@ def _begins(
         Kind.HOOK_FAILURE.value: (failing, now),
         Kind.SESSION_EVENT.value: (minute, now),
         Kind.OWN_WAKE.value: (paid_hour, now),
+        Kind.EMPTY_CYCLE.value: (paid_minute, now),
     }
     if stopped is None:
         return begins

@@ -14,9 +14,10 @@ from safety.audit import Entry
 from workflow import momentum, waking
 from workflow.carrying import DRAINED, EffectCarrier, Stepped
 from workflow.core.effects import AdvanceObjective, CompleteTask, CreateTask
+from workflow.core.state import WorkflowState
 from workflow.core.work import WorkType
 from workflow.gathering import Claimed, Gathered
-from workflow.models import Execution, InboxMessage, NovaState, Objective, TaskStatistics
+from workflow.models import Execution, InboxMessage, NovaState, Objective, Task, TaskStatistics
 from workflow.state_rows import IDLE_COLUMNS, OTHER_COLUMNS, idle_values, other_values, stored
 from workflow.task_tracker import TaskTracker
 
@@ -79,6 +80,7 @@ class Commit:
             for stepped in winners:
                 carrier.carry(stepped)
             self.tracker.flush()
+            self._thaw_leases(winners)
             store_verdicts([stepped.claimed.nova_id for stepped in winners])
             self._write_rest(carrier)
             self._release_reservations(winners)
@@ -199,6 +201,19 @@ class Commit:
                 mode="paused", mode_since=self.now, mode_reason=DRAINED
             )
 
+    def _thaw_leases(self, batch: Sequence[Stepped]) -> None:
+        """Give agents' leases what they had left when the safety pause began that ends with this step."""
+        since = {stepped.claimed.nova_id: stepped.claimed.state.state_entered_at for stepped in batch if _leaves_pause(stepped)}
+        if not since:
+            return
+        held = Task.objects.filter(assignee__in=since, status="in_progress", executor="agent")
+        rows = [
+            (task_id, until + (self.now - since[nova_id]))
+            for task_id, nova_id, until in held.values_list("id", "assignee_id", "reserved_until")
+            if until is not None and until > since[nova_id]
+        ]
+        bulk.update(Task, ("id",), ("reserved_until",), rows)
+
     def _lock_objectives(self, batch: Sequence[Stepped]) -> set[int]:
         """Give the objectives that the batch may plan: another engine may have done so since they were gathered."""
         wanted = {
@@ -236,3 +251,8 @@ class Commit:
                     f"WHERE reserved_by = %s AND assignee_id IS NULL AND {bulk.membership('id')}",
                     [self.holder, bulk.members(unused)],
                 )
+
+
+def _leaves_pause(stepped: Stepped) -> bool:
+    paused = WorkflowState.SAFETY_PAUSE
+    return stepped.claimed.state.current_state is paused and stepped.step.state.current_state is not paused

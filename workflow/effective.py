@@ -42,6 +42,9 @@ _PERSONALITY = (
     "work_style",
     "communication_pattern",
 )
+# Stand-ins for rows that are missing: an unknown style is read as the default one, and nothing is started anyway.
+_NO_PERSONALITY = ("", 60.0, 0.0, "", "", "")
+_NO_POLICY = (SafetyRules(), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class Effective:
     stream_executors: frozenset[str]
     account: str | None = None  # the provider account's slug
     breaker_open_until: datetime | None = None  # of that account
+    problem: str = ""  # why nothing may run under it: a row it needs is missing
     candidate: Candidate | None = None  # a policy that is judged beside the rules in force
 
 
@@ -91,8 +95,8 @@ class EffectiveConfigurations:
         )
         for row in rows:
             nova_id, _, personality, policy, candidate = row[:5]
-            observed = policies[candidate] if candidate else None
-            parts = (row, personalities[personality], policies[policy], observed, breakers.get(row[-1]))
+            observed = policies.get(candidate)  # one that is gone is not judged
+            parts = (row, personalities.get(personality), policies.get(policy), observed, breakers.get(row[-1]))
             known = self._known.get(nova_id)
             if known is None or known[0] != parts:
                 self._known[nova_id] = (parts, self._resolve(*parts))
@@ -101,15 +105,17 @@ class EffectiveConfigurations:
     def _resolve(
         self,
         nova: Sequence[Any],
-        personality: Sequence[Any],
-        policy: tuple[Any, ...],
+        personality: Sequence[Any] | None,
+        policy: tuple[Any, ...] | None,
         observed: tuple[Any, ...] | None,
         breaker_open_until: datetime | None,
     ) -> Effective:
+        """Resolve one Nova's rows. Where one is missing it gets defaults under which it may only wait."""
         (nova_id, team, _, _, _, default_executor, allowed, from_streams, per_phase, personal_after, minutes, timeout,
          account) = nova  # fmt: skip
-        _, cycle_time, frequency, celebration, style, pattern = personality
-        rules, concurrent = self._rules_of(policy)
+        problem = _problem(nova, personality, policy)
+        _, cycle_time, frequency, celebration, style, pattern = personality or _NO_PERSONALITY
+        rules, concurrent = self._rules_of(policy) if policy else _NO_POLICY
         config = NovaConfig(
             nova_id=nova_id,
             team=team,
@@ -127,7 +133,8 @@ class EffectiveConfigurations:
             execution_timeout=timedelta(seconds=timeout),
         )
         candidate = Candidate(nova[4], self._rules_of(observed)[0]) if observed else None
-        return Effective(config, rules, frozenset(orjson.loads(from_streams)), account, breaker_open_until, candidate)
+        sources = frozenset(orjson.loads(from_streams))
+        return Effective(config, rules, sources, account, breaker_open_until, problem, candidate)
 
     def _rules_of(self, policy: tuple[Any, ...]) -> tuple[SafetyRules, int]:
         """Give a policy's rules and its limit of concurrent tasks."""
@@ -138,3 +145,13 @@ class EffectiveConfigurations:
             row = SafetyPolicy(**dict(zip(names, policy, strict=True)))
             self._rules[policy] = (row.rules, row.max_concurrent_tasks)
         return self._rules[policy]
+
+
+def _problem(nova: Sequence[Any], personality: Sequence[Any] | None, policy: Sequence[Any] | None) -> str:
+    """Say which of the rows is missing that a Nova needs; empty if none is. Only somebody who goes past us can delete them."""
+    missing = [
+        f"{what} {slug}" for what, slug, row in (("policy", nova[3], policy), ("personality", nova[2], personality)) if not row
+    ]
+    if not missing:
+        return ""
+    return f"Its {' and '.join(missing)} can't be found, so nothing may run. Give Nova {nova[0]} another one that exists."

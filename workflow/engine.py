@@ -18,6 +18,7 @@ from safety.audit import Entry
 from safety.core.orchestrator import SafetyOrchestrator, Verdict
 from safety.core.status import FleetFacts, SafetyFacts
 from safety.facts import WorkflowSideFacts, load_facts
+from safety.observations import Kind, Seen, observe_many
 from safety.verdicts import store_verdicts
 from workflow import gathering, momentum, waking
 from workflow.carrying import Stepped
@@ -26,7 +27,7 @@ from workflow.core.discovery import LEAST_AVAILABLE
 from workflow.core.effects import BlockTask, CompleteTask, HandleSignal, RecordInsight, RetryTask, StartTask, UpdateProgress
 from workflow.core.machine import CycleInputs, Step, execute_cycle, recover
 from workflow.core.momentum import MOMENTUM_PER_DAY
-from workflow.core.state import WorkflowState
+from workflow.core.state import WorkflowState, working_since
 from workflow.core.work import AGENT, TaskFacts, Wanting, WorkType, deal
 from workflow.effective import Effective, EffectiveConfigurations, candidates_of
 from workflow.gathering import Claimed, Gathered
@@ -37,6 +38,7 @@ NOVA_QUARANTINED = "workflow.nova.quarantined"
 
 _CRASHES_ALLOWED = 3
 _SUSPECTS_EVERY = timedelta(milliseconds=20)
+_EMPTY_EVERY = timedelta(seconds=1)
 _INSIGHTS = "insights"  # key in the state's context
 _INSIGHTS_KEPT = 5
 _TASK_EFFECTS = (StartTask, UpdateProgress, CompleteTask, RetryTask, BlockTask)
@@ -65,6 +67,8 @@ class WorkflowEngine:
         self._configurations = EffectiveConfigurations()
         self._orchestrator = SafetyOrchestrator()
         self._suspects_at = datetime.min.replace(tzinfo=UTC)
+        self._empty: Counter[str] = Counter()  # cycles that found nothing to do and are not told yet, by Nova
+        self._empty_told_at = datetime.min.replace(tzinfo=UTC)
 
     def run_once(self, *, now: datetime, fleet: FleetFacts | None = None) -> Committed | None:
         """Take one batch of due Novas through a cycle each; None if nobody was due. `fleet`: facts read a moment ago."""
@@ -233,14 +237,16 @@ class WorkflowEngine:
         idle = len(gathered.held.get(nova_id, ())) < config.max_concurrent_tasks and not nova.draining
         since = [instant for instant in (nova.last_task_change, min(ready) if ready else None) if instant]
         state = nova.state
+        paused = state.current_state is WorkflowState.SAFETY_PAUSE  # who may not work does not drift
         return WorkflowSideFacts(
-            has_claimable_work=bool(ready) and idle,
+            has_claimable_work=bool(ready) and idle and not paused,
             last_task_change=max(since) if since else None,
-            active_since=nova.mode_since or state.session_start_time,
-            celebrating_since=state.state_entered_at if state.completion_stage else None,
+            active_since=working_since(nova.mode_since, state.session_start_time, state.context),
+            celebrating_since=state.last_completion_celebration if state.completion_stage and not paused else None,
             error_ratio=state.error_ratio,
             api_breaker_open_until=effective.breaker_open_until,
             queue_lag=max(now - nova.due_at, timedelta(0)),
+            configuration_problem=effective.problem,
         )
 
     # -- step
@@ -264,11 +270,22 @@ class WorkflowEngine:
         """Write the batch in one transaction."""
         tracker = TaskTracker(now=now, by_novas=True)
 
+        empty = self._empty_cycles(stepped, now)
+
         def verdicts_of(winners: Sequence[str]) -> None:
             store_verdicts({nova_id: batch.verdicts[nova_id] for nova_id in winners}, batch.facts, now)
             observe.record_opinions({nova_id: batch.opinions[nova_id] for nova_id in winners if nova_id in batch.opinions}, now)
+            observe_many([Seen(nova_id, Kind.EMPTY_CYCLE, count) for nova_id, count in empty.items()], now=now)
 
         return Commit(batch.gathered, self.holder, tracker).run(stepped, verdicts_of)
+
+    def _empty_cycles(self, stepped: Sequence[Stepped], now: datetime) -> Counter[str]:
+        """Count the cycles that found nothing to do; give them once a second, so that a busy fleet is not slowed down by it."""
+        self._empty.update(one.claimed.nova_id for one in stepped if _is_empty(one))
+        if not self._empty or timedelta(0) <= now - self._empty_told_at < _EMPTY_EVERY:
+            return Counter()
+        told, self._empty, self._empty_told_at = self._empty, Counter(), now
+        return told
 
     # -- emit
 
@@ -288,6 +305,21 @@ def _kinds(wanting: Sequence[Wanting]) -> set[str]:
         if want.may_take("", executor)
         for team in ("", want.team)
     }
+
+
+def _is_empty(stepped: Stepped) -> bool:
+    """Say whether a cycle came before its time and found nothing to do: a Nova whose cycles are like that runs in circles.
+
+    In a safety pause a Nova is looked at before its time on purpose.
+    """
+    before, after = stepped.claimed.state, stepped.step.state
+    return (
+        not stepped.step.effects
+        and before.cycle_started_at == after.cycle_started_at
+        and before.total_cycles_completed > 0
+        and after.current_state is not WorkflowState.SAFETY_PAUSE
+        and before.completion_stage == after.completion_stage
+    )
 
 
 def _any_momentum(dealt: dict[str, list[TaskFacts]]) -> bool:

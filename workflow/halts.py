@@ -15,7 +15,9 @@ from django.db.models import Count
 
 from safety import audit, hook_intake
 from safety.audit import Entry
-from safety.models import SafetyState
+from safety.core.mechanisms import STREAM_MONITOR
+from safety.facts import STREAM_REACHABLE
+from safety.models import FleetFact, SafetyState
 from workflow import services, waking
 from workflow.configuration import demand_reason
 from workflow.errors import WorkflowError
@@ -70,7 +72,7 @@ class _Evidence:
     """What is still seen of a Nova."""
 
     mode: str
-    cycled_at: datetime | None
+    due_at: datetime  # a drill makes it due at once; a cycle since then has moved it
     runs: int  # executions whose hosts have not let go
     heard_at: datetime | None  # the newest hook call of a session at work
     rests: bool  # its agent has hooks, and by them nothing runs in any of its sessions
@@ -203,6 +205,9 @@ def demand_may_act(nova_id: str) -> None:
     mode, reason = state
     if mode != NovaState.Mode.RUNNING:
         raise NovaStopped(f"Nova {nova_id} is {mode}: {reason or 'no reason was given'}.", mechanism=mode)
+    if FleetFact.objects.filter(name=STREAM_REACHABLE, value=False).exists():  # verdicts are written once they are judged
+        text = "The stream server can't be reached; every Nova waits for it. Nothing was begun."
+        raise NovaStopped(text, mechanism=STREAM_MONITOR)
     verdict = SafetyState.objects.filter(nova_id=nova_id, is_safe=False).first()
     if verdict is not None:
         raise NovaStopped(verdict.reason, mechanism=verdict.mechanism, until=verdict.until)
@@ -297,17 +302,17 @@ def _evidence(nova_ids: Collection[str], now: datetime) -> dict[str, _Evidence]:
         runs.update(dict(executions.order_by().values_list("nova_id").annotate(Count("id"))))
     held = Task.objects.filter(assignee__in=nova_ids, status="in_progress", executor="agent", reserved_until__gt=now)
     works = dict(held.order_by().values_list("assignee_id").annotate(Count("id")))
-    states = NovaState.objects.filter(nova__in=nova_ids).values_list("nova_id", "mode", "last_stream_check")
+    states = NovaState.objects.filter(nova__in=nova_ids).values_list("nova_id", "mode", "due_at")
     return {
         nova_id: _Evidence(
             mode,
-            cycled_at,
+            due_at,
             runs.get(nova_id, 0),
             heard.get(nova_id),
             nova_id in heard and heard[nova_id] is None,
             works.get(nova_id, 0),
         )
-        for nova_id, mode, cycled_at in states
+        for nova_id, mode, due_at in states
     }
 
 
@@ -341,7 +346,7 @@ def _missing(confirmation: HaltConfirmation, seen: _Evidence, now: datetime) -> 
 
 def _missing_of_drill(halt: Halt, seen: _Evidence) -> list[str]:
     missing = []
-    if seen.mode in NovaState.RUNNING_MODES and (seen.cycled_at is None or seen.cycled_at < halt.requested_at):
+    if seen.mode in NovaState.RUNNING_MODES and seen.due_at <= halt.requested_at:
         missing.append("no cycle since it was asked")
     if seen.heard_at is not None and seen.heard_at < halt.requested_at:
         missing.append("no hook call since it was asked")

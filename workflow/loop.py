@@ -55,9 +55,9 @@ class Loop:
         self.holder = holder
         self._stop = stop
         self._engine = WorkflowEngine(holder)
-        # a round that meets a server which hangs must end before its slot counts as silent
-        self._client = StreamClient(name="novawf-loop", timeout=settings.STREAM_BLOCK_LIMIT + 1.5)
-        self._health = StreamClient(name="novawf-health", timeout=1.0)
+        # a server that hangs must be noticed within two seconds, in a blocking read or by the look of each second
+        self._client = StreamClient(name="novawf-loop", timeout=settings.STREAM_BLOCK_LIMIT + 0.5)
+        self._health = StreamClient(name="novawf-health", timeout=0.75)
         self._reader = Reader(self._client)
         self._relay = Relay(self._client)
         self._intake: Intake | None = None

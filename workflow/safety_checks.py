@@ -15,12 +15,13 @@ from safety.core.orchestrator import SafetyOrchestrator, Verdict
 from safety.facts import WorkflowSideFacts, load_facts
 from safety.verdicts import store_verdicts
 from workflow import waking
+from workflow.core.state import WorkflowState, working_since
 from workflow.effective import Effective, EffectiveConfigurations, candidates_of
 from workflow.models import NovaState
 
 _COLUMNS = (
-    "nova_id", "last_task_change", "mode_since", "session_start_time", "completion_stage", "state_entered_at", "due_at",
-    "lease_until", "error_ratio",
+    "nova_id", "last_task_change", "mode_since", "session_start_time", "current_state", "completion_stage",
+    "last_completion_celebration", "due_at", "lease_until", "error_ratio", "context",
 )  # fmt: skip
 
 
@@ -47,14 +48,15 @@ def check_safety(nova_ids: Collection[str], *, now: datetime) -> dict[str, Verdi
 def _work_facts(effective: Mapping[str, Effective], now: datetime) -> dict[str, WorkflowSideFacts]:
     found = {}
     for row in NovaState.objects.filter(nova_id__in=effective).values_list(*_COLUMNS):
-        nova_id, change, mode_since, session, stage, entered, due_at, lease_until, errors = row
+        nova_id, change, mode_since, session, state, stage, celebrated, due_at, lease_until, errors, context = row
         held = lease_until is not None and lease_until > now
         found[nova_id] = WorkflowSideFacts(
             last_task_change=change,
-            active_since=mode_since or session,
-            celebrating_since=entered if stage else None,
+            active_since=working_since(mode_since, session, context),
+            celebrating_since=celebrated if stage and state != WorkflowState.SAFETY_PAUSE else None,
             error_ratio=errors,
             api_breaker_open_until=effective[nova_id].breaker_open_until,
             queue_lag=timedelta(0) if held else max(now - due_at, timedelta(0)),
+            configuration_problem=effective[nova_id].problem,
         )
     return found

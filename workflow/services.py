@@ -20,7 +20,7 @@ from safety.models import SafetyState
 from workflow import waking
 from workflow.configuration import create_nova, demand_reason, update_nova
 from workflow.core.protocol import stream_name
-from workflow.core.state import WorkflowPhase
+from workflow.core.state import WorkflowPhase, WorkflowState
 from workflow.core.work import TaskStatus, WorkType
 from workflow.errors import WorkflowError
 from workflow.models import Execution, Nova, NovaState, Task
@@ -106,6 +106,8 @@ def _resume(state: NovaState, now: datetime) -> None:
             setattr(state, name, deadline + stopped)
     if state.current_phase == WorkflowPhase.PERSONAL_PHASE:
         state.phase_started_at += stopped
+    if state.current_state == WorkflowState.SAFETY_PAUSE:
+        state.state_entered_at += stopped  # a safety pause under way freezes deadlines too: each instant counts once
 
 
 def _halt(state: NovaState, now: datetime) -> None:
@@ -222,7 +224,7 @@ def apply_verb(name: str, nova_ids: Collection[str], *, reason: str, now: dateti
         if verb is _RESUME:
             _resume_clocks(changing, now)
         elif verb in (_HALT, _KILL):
-            _stop_executions([state.nova_id for state in changing], now)
+            _stop_executions(changing, now)
         if verb is _KILL:
             api_keys.suspend_keys([state.nova_id for state in changing], reason=reason, now=now)
         entries = [_change(verb, state, reason, now) for state in changing]
@@ -267,12 +269,19 @@ def _open_work(nova_ids: list[str], reason: str, now: datetime) -> dict[str, str
     return refusals
 
 
-def _stop_executions(nova_ids: list[str], now: datetime) -> None:
-    """Cancel what runs; the attempt is given back to its task, since it was nobody's failure. Hosts stop within seconds."""
-    running = Execution.objects.filter(nova__in=nova_ids, finished_at=None)
-    tasks = list(running.values_list("task_id", flat=True))
+def _stop_executions(states: list[NovaState], now: datetime) -> None:
+    """Cancel what runs; the attempt is given back to its task, since it was nobody's failure. Hosts stop within seconds.
+
+    A Nova that had something running has nothing left to rest: it is due as soon as it may go on, and takes it up again.
+    """
+    running = Execution.objects.filter(nova__in=[s.nova_id for s in states], finished_at=None)
+    tasks = dict(running.values_list("task_id", "nova_id"))
     running.update(status=Execution.Status.CANCELLED, finished_at=now, error="Its Nova was halted.")
     Task.objects.filter(id__in=tasks).update(max_attempts=F("max_attempts") + 1)
+    interrupted = set(tasks.values())
+    for state in states:
+        if state.nova_id in interrupted:
+            state.due_at, state.paused_remaining = min(state.due_at, now), 0.0
 
 
 def _stagger(states: list[NovaState]) -> None:
@@ -296,18 +305,24 @@ def _resume_clocks(states: list[NovaState], now: datetime) -> None:
     api_keys.reinstate_keys([s.nova_id for s in states if s.mode == Mode.KILLED], now=now)
 
 
+_FROZEN = ("cooldown_until", "meditation_until", "quarantine_until")
+
+
 def _resume_cooldowns(states: list[NovaState], now: datetime) -> None:
-    """Give cooldowns that ran when the clock was stopped what they had left."""
+    """Give cooldowns, meditations and quarantines that ran when the clock was stopped what they had left.
+
+    What a provider is owed, its cooldown and windows, runs on wall time.
+    """
     stopped = {s.nova_id: _stopped_for(s, now) for s in states if s.mode in STOPPED}
     since = {s.nova_id: s.mode_since for s in states}
     rows = []
     for verdict in SafetyState.objects.filter(nova_id__in=stopped):
         began = since[verdict.nova_id]
-        ends = (verdict.cooldown_until, verdict.meditation_until)
+        ends = [getattr(verdict, name) for name in _FROZEN]
         moved = [end + stopped[verdict.nova_id] if end and began and end > began else end for end in ends]
-        if moved != list(ends):
+        if moved != ends:
             rows.append((verdict.nova_id, *moved))
-    bulk.update(SafetyState, ("nova_id",), ("cooldown_until", "meditation_until"), rows)
+    bulk.update(SafetyState, ("nova_id",), _FROZEN, rows)
 
 
 def _change(verb: Verb, state: NovaState, reason: str, now: datetime) -> Entry:
@@ -346,7 +361,8 @@ def _facts(state: NovaState) -> dict[str, Any]:
 
 _WRITTEN = (
     "mode", "mode_reason", "mode_since", "mode_actor", "paused_remaining", "due_at", "wakes", "crashes",
-    "completion_stage_until", "completion_until", "phase_started_at", "fence", "lease_holder", "lease_until",
+    "completion_stage_until", "completion_until", "phase_started_at", "state_entered_at", "fence", "lease_holder",
+    "lease_until",
 )  # fmt: skip
 
 

@@ -53,13 +53,14 @@ class FrostyCooldownManager:
 
     def check_safety_status(self, facts: SafetyFacts, rules: SafetyRules, now: datetime) -> SafetyStatus:
         tools, calls, failures = facts.tool_uses_minute, facts.calls_in_failure_window, facts.failures_in_failure_window
-        wakes = facts.own_wakes_hour
-        if tools is None or calls is None or failures is None or wakes is None:
+        wakes, empty = facts.own_wakes_hour, facts.empty_cycles_minute
+        if tools is None or calls is None or failures is None or wakes is None or empty is None:
             readings = {
                 "number of tool uses in the last minute": tools,
                 "number of calls": calls,
                 "number of failed calls": failures,
                 "number of wakes the Nova caused itself": wakes,
+                "number of cycles without work": empty,
             }
             return unreadable(self.name, facts, now, readings)
         if facts.cooldown_until is not None and (in_force := cooling(self.name, facts, now)) is not None:
@@ -76,6 +77,12 @@ class FrostyCooldownManager:
         if wakes > rules.own_wakes_per_hour:
             reason = f"The Nova woke itself {wakes} times in the last hour, more than the {rules.own_wakes_per_hour} allowed."
             return self._cool(facts, rules, now, reason, wakes, rules.own_wakes_per_hour)
+        if empty > rules.empty_cycles_per_minute:
+            reason = (
+                f"{empty} cycles in the last minute came before their time and found nothing to do, more than the "
+                f"{rules.empty_cycles_per_minute} allowed: the Nova runs in circles."
+            )
+            return self._cool(facts, rules, now, reason, empty, rules.empty_cycles_per_minute)
         if facts.has_claimable_work or facts.celebrating_since is not None:
             return self._drift(facts, rules, now)
         return self.safe
@@ -238,21 +245,23 @@ class HookHealthMonitor:
 
 
 class APIHammeringPrevention:
-    """Guards the calls to model providers: how many were made, by window, and the provider's circuit breaker."""
+    """Guards the calls to model providers: how many were made, by window, and the provider's circuit breaker.
+
+    How many run at once is not judged here: the API guardian alone counts its slots, and grants none beyond them.
+    """
 
     name = "api_guardian"
     safe = SafetyStatus(True, "API usage within safe limits", mechanism=name)
 
     def check_safety_status(self, facts: SafetyFacts, rules: SafetyRules, now: datetime) -> SafetyStatus:
         minute, hour, day = facts.api_requests_minute, facts.api_requests_hour, facts.api_requests_day
-        burst, running = facts.api_requests_burst, facts.api_requests_running
-        if minute is None or hour is None or day is None or burst is None or running is None:
+        burst = facts.api_requests_burst
+        if minute is None or hour is None or day is None or burst is None:
             readings = {
                 "number of API requests in the last minute": minute,
                 "number of API requests in the last hour": hour,
                 "number of API requests in the last day": day,
                 "number of API requests in the burst window": burst,
-                "number of running API requests": running,
             }
             return unreadable(self.name, facts, now, readings)
         if facts.verdict_mechanism == self.name and (in_force := cooling(self.name, facts, now)) is not None:
@@ -268,8 +277,6 @@ class APIHammeringPrevention:
             return self._wait(facts, now, hour, rules.requests_per_hour, "in the last hour")
         if day > rules.requests_per_day:
             return self._wait(facts, now, day, rules.requests_per_day, "in the last 24 hours")
-        if running > rules.concurrent_requests:
-            return self._wait(facts, now, running, rules.concurrent_requests, "at once")
         until = facts.api_breaker_open_until
         if until is not None and until > now:
             reason = f"The provider failed too often; its circuit breaker is open until {until:%H:%M:%S}."

@@ -25,6 +25,7 @@ from safety.core.status import SafetyFacts, SafetyLevel, SafetyRules, SafetyStat
 
 _ORDER = {level: place for place, level in enumerate(SafetyLevel)}
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+CONFIGURATION = "configuration"  # the mechanism that a verdict names where no judge could be asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,8 @@ class SafetyOrchestrator:
 
         Of answers at the same level, that of the mechanism whose verdict is in force wins, then the one that lasts longest.
         """
+        if facts.configuration_problem:
+            return _unconfigured(facts, now)
         said: dict[str, SafetyStatus] | None = None
         for mechanism in self._mechanisms:
             try:
@@ -150,6 +153,12 @@ class SafetyOrchestrator:
         if len(facts) > _FACTS_SHOWN:  # the evidence has all of them
             facts = f"{facts[:_FACTS_SHOWN]}…"
         return ViolationResponse(mechanism, action, level, f"{reason} ({facts})." if facts else f"{reason}.")
+
+
+def _unconfigured(facts: SafetyFacts, now: datetime) -> Verdict:
+    """Object for all judges: without limits there is nothing to judge by. What is remembered of the Nova stays."""
+    status = objection(CONFIGURATION, facts, now, facts.configuration_problem, CHECK_READINGS)
+    return Verdict(status, {**ALL_SAFE, CONFIGURATION: status}, NOTHING)
 
 
 def _remembers(facts: SafetyFacts) -> bool:

@@ -59,6 +59,7 @@ class SafetyRules:
     cooldown_limit: timedelta = timedelta(minutes=10)
     drift_without_task_change: timedelta = timedelta(minutes=30)
     own_wakes_per_hour: int = 10
+    empty_cycles_per_minute: int = 1_200
     celebration_limit: timedelta = timedelta(minutes=3)
     # Really Chill Willy: stress of the machine and the fleet
     meditation_stress: float = 70.0
@@ -100,12 +101,12 @@ class SafetyFacts:
 
     nova_id: str
     fleet: FleetFacts = field(default_factory=FleetFacts)
+    configuration_problem: str = ""  # why its limits are not known, if they are not: then nobody can call it safe
     # counts by window
     api_requests_minute: int | None = 0
     api_requests_hour: int | None = 0
     api_requests_day: int | None = 0
     api_requests_burst: int | None = 0
-    api_requests_running: int | None = 0
     api_breaker_open_until: datetime | None = None
     api_cooldown_until: datetime | None = None
     api_cooldown_reason: str = ""
@@ -115,6 +116,7 @@ class SafetyFacts:
     identical_calls_minute: int | None = 0
     session_events_minute: int | None = 0
     own_wakes_hour: int | None = 0
+    empty_cycles_minute: int | None = 0  # cycles that came before their time and found nothing to do
     hook_failures_in_window: int | None = 0
     # completion drift
     has_claimable_work: bool = False

@@ -55,6 +55,7 @@ class SafetyPolicy(models.Model):
     cooldown_limit = _seconds(_STANDARD.cooldown_limit)
     drift_without_task_change = _seconds(_STANDARD.drift_without_task_change)
     own_wakes_per_hour = _count(_STANDARD.own_wakes_per_hour)
+    empty_cycles_per_minute = _count(_STANDARD.empty_cycles_per_minute)
     celebration_limit = _seconds(_STANDARD.celebration_limit)
     meditation_stress = models.FloatField(default=_STANDARD.meditation_stress)
     emergency_stress = models.FloatField(default=_STANDARD.emergency_stress)

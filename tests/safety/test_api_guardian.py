@@ -143,7 +143,29 @@ class TestViolations:
         for _ in range(REFUSALS_A_MINUTE):
             assert not refused(guardian, "torch", now).violation
         assert not SafetyIncident.objects.exists()
-        assert not AuditEntry.objects.exists()
+        assert not SafetyState.objects.exists()
+
+    def test_a_refusal_is_counted_each_time_and_journalled_once_a_minute_for_each_limit(
+        self, guardian: ApiGuardian, clock: Clock, now: datetime
+    ) -> None:
+        for minute in range(2):
+            later = now + timedelta(minutes=minute)
+            take(guardian, 12, later)
+            for _ in range(3):
+                refused(guardian, "torch", later)
+            clock.ms += MINUTE
+        held = [guardian.acquire("torch", RULES, now=later) for _ in range(5)]
+        refused(guardian, "torch", later)
+        assert held
+        entries = AuditEntry.objects.filter(action="safety.api.refused").order_by("id")
+        assert [(entry.nova_id, entry.after["limit"]) for entry in entries if entry.after] == [
+            ("torch", "nova burst"), ("torch", "nova burst"), ("torch", "nova at_once"),
+        ]  # fmt: skip
+        first = entries[0]
+        assert first.after == {"limit": "nova burst", "retry_after": 10.0, "account": "", "measured": 12, "allowed": 12}
+        assert "12 calls of the Nova in the burst window" in first.reason
+        counted = Observation.objects.filter(kind="api_refusal").order_by("id").values_list("detail", "count")
+        assert list(counted) == [("nova burst", 3), ("nova burst", 3), ("nova at_once", 1)]
 
     def test_hammering_cools_the_nova_down_once_and_tells(self, guardian: ApiGuardian, clock: Clock, now: datetime) -> None:
         take(guardian, 12, now)
@@ -272,6 +294,7 @@ class TestLostCounters:
         stream_server.stop()
         error = refused(guardian, "torch", now)
         assert error.limit == "counters"
+        assert AuditEntry.objects.get(action="safety.api.refused").after["limit"] == "counters"
         client.close()
 
     def test_another_epoch_is_another_servers_counters(
@@ -318,6 +341,45 @@ def test_the_async_twin_does_the_same(stream: StreamClient, now: datetime) -> No
     assert kinds["ConnectionError"] == 5
     assert stream.call("ZCARD", keys_of("torch")[3]) == 0
     assert ProviderAccount.objects.get().breaker in ("open", "closed")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_call_that_takes_too_long_is_ended_and_counts_as_a_failure(stream: StreamClient, now: datetime) -> None:
+    factories.make_installation()
+    guardian, shared = ApiGuardian(stream), account(breaker_failures=1)
+    hasty = replace(RULES, request_timeout=timedelta(milliseconds=50))
+
+    async def call() -> None:
+        async with guardian.apermit("torch", hasty, shared, now=now):
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(call())
+    assert stream.call("ZCARD", keys_of("torch")[3]) == 0
+    assert ProviderAccount.objects.get().breaker == "open"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_cancelled_call_gives_its_slot_back_and_blames_nobody(stream: StreamClient, now: datetime) -> None:
+    factories.make_installation()
+    guardian, shared = ApiGuardian(stream), account(breaker_failures=1)
+
+    async def call(held: asyncio.Event) -> None:
+        async with guardian.apermit("torch", RULES, shared, now=now):
+            held.set()
+            await asyncio.Event().wait()
+
+    async def cancel() -> None:
+        held = asyncio.Event()
+        task = asyncio.create_task(call(held))
+        await held.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancel())
+    assert stream.call("ZCARD", keys_of("torch")[3]) == 0
+    assert ProviderAccount.objects.get().breaker == "closed"
 
 
 def test_two_guardians_share_what_they_count(stream: StreamClient, stream_url: str, now: datetime, clock: Clock) -> None:

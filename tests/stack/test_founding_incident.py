@@ -37,7 +37,7 @@ class Agent:
         made = subprocess.run(
             stack.command("apikey_create", nova_id, "--json"), env=stack.environment, cwd=ROOT, check=True, capture_output=True
         )
-        self._outside, self._key = outside, json.loads(made.stdout)["key"]
+        self._outside, self.key = outside, json.loads(made.stdout)["key"]
         self._uses = 0
 
     def call(self, event: str, session: str, **fields: Any) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class Agent:
             "hook_event_name": event, "session_id": session, "cwd": "/work", "permission_mode": "bypassPermissions",
             "transcript_path": f"/home/nova/.claude/projects/{session}.jsonl", **fields,
         }  # fmt: skip
-        status, reply, _ = self._outside.rest("POST", "hooks/claude-code", payload, key=self._key)
+        status, reply, _ = self._outside.rest("POST", "hooks/claude-code", payload, key=self.key)
         assert status == 200, reply
         return dict(reply)
 

@@ -8,6 +8,7 @@ import pytest
 from safety import api_keys
 from safety.models import ApiKey, AuditEntry, HookSession, SafetyState
 from tests import factories
+from tests.workflow.driving import Driver, silence_momentum
 from workflow import halts, services
 from workflow.configuration import ReasonMissing
 from workflow.models import Execution, Halt, HaltConfirmation, NovaState, Task
@@ -185,6 +186,23 @@ class TestLifting:
         halt_of("torch", now)
         assert Task.objects.get().max_attempts == 4
 
+    @pytest.mark.parametrize("paused_before", [False, True])
+    def test_what_a_halt_stopped_is_taken_up_again_at_once(self, now: datetime, paused_before: bool) -> None:
+        silence_momentum()
+        factories.make_nova(personality="vaeris")
+        task = factories.make_task(assignee="torch", executor="builtin", action="echo")
+        driver = Driver(now=now)
+        driver.begin()
+        driver.run()
+        if paused_before:
+            services.pause_nova("torch", reason="x", now=now + SECOND)
+        halt = halt_of("torch", now + 2 * SECOND)
+        halts.lift(halt.pk, reason="over", now=now + MINUTE)
+        driver.now = now + MINUTE
+        driver.step()
+        task.refresh_from_db()
+        assert (task.status, task.attempts, task.max_attempts) == ("pending", 1, 4)
+
     def test_resuming_the_last_nova_by_itself_lifts_the_order(self, now: datetime) -> None:
         for nova_id in ("torch", "echo"):
             factories.make_nova(nova_id)
@@ -207,7 +225,13 @@ class TestClocks:
             "held", assignee="torch", status="in_progress", executor="agent", reserved_until=now + 40 * SECOND
         )
         waiting = factories.make_task("again", assignee="torch", not_before=now + 30 * SECOND)
-        SafetyState.objects.create(nova_id="torch", cooldown_until=now + 15 * SECOND, api_cooldown_until=now + 15 * SECOND)
+        SafetyState.objects.create(
+            nova_id="torch",
+            cooldown_until=now + 15 * SECOND,
+            meditation_until=now + 16 * SECOND,
+            quarantine_until=now + 17 * SECOND,
+            api_cooldown_until=now + 15 * SECOND,
+        )
         services.pause_nova("torch", reason="x", now=now)
         later = now + 2 * HOUR
         services.resume_nova("torch", reason="x", now=later)
@@ -220,6 +244,8 @@ class TestClocks:
         assert waiting.not_before == later + 30 * SECOND
         verdict = SafetyState.objects.get()
         assert verdict.cooldown_until == later + 15 * SECOND
+        assert verdict.meditation_until == later + 16 * SECOND
+        assert verdict.quarantine_until == later + 17 * SECOND
         assert verdict.api_cooldown_until == now + 15 * SECOND  # of the provider: wall time
 
     def test_a_halt_during_a_pause_keeps_what_was_left(self, now: datetime) -> None:
@@ -231,22 +257,64 @@ class TestClocks:
         assert state.due_at == now + 2 * HOUR + 20 * SECOND
         assert state.completion_until == now + 2 * HOUR + 50 * SECOND
 
+    def test_a_fleet_that_comes_back_after_two_hours_finishes_what_it_had_in_hand_and_does_not_come_in_one_instant(
+        self, now: datetime
+    ) -> None:
+        silence_momentum()
+        driver = Driver(now=now)
+        for number in range(60):
+            factories.make_nova(f"nova-{number:02}")
+            factories.make_task(f"task {number}", assignee=f"nova-{number:02}", executor="builtin", action="echo")
+        driver.run()
+        halt = halts.order("pause", "fleet", reason="x", now=now + SECOND)
+        assert Execution.objects.filter(status="dispatched").count() == 60  # a pause lets what runs end
+        Execution.objects.update(status="succeeded", results="Done.", progress=100, finished_at=now + MINUTE)
+        driver.now = now + HOUR
+        assert driver.step() is None
+        later = now + 2 * HOUR
+        halts.lift(halt.pk, reason="over", now=later)
+        due: dict[datetime, int] = {}
+        for at in NovaState.objects.values_list("due_at", flat=True):
+            due[at] = due.get(at, 0) + 1
+        assert max(due.values()) == 1
+        assert len([at for at in due if at <= later + SECOND + MINUTE]) == 60
+        driver.run_until(lambda: not Task.objects.exclude(outcome="succeeded").exists(), limit=200)
+        assert not SafetyState.objects.filter(is_safe=False).exists()
+
 
 class TestDrill:
     def test_stops_nobody_and_measures(self, now: datetime) -> None:
         for nova_id in ("torch", "echo"):
-            factories.make_nova(nova_id, state={"last_stream_check": now - MINUTE})
+            factories.make_nova(nova_id, state={"due_at": now + MINUTE})
         services.pause_nova("echo", reason="x", now=now)
         drill = halts.order("halt", "fleet", reason="drill", now=now, drill=True)
         assert modes() == {"torch": "running", "echo": "paused"}
         assert statuses(drill) == {"torch": "requested", "echo": "confirmed"}
-        NovaState.objects.filter(nova="torch").update(last_stream_check=now + SECOND)
-        halts.settle(now=now + 2 * SECOND)
+        halts.settle(now=now + SECOND)
+        assert statuses(drill)["torch"] == "requested"
+        driver = Driver(now=now + 2 * SECOND)
+        driver.run()
+        halts.settle(now=now + 3 * SECOND)
         assert statuses(drill)["torch"] == "confirmed"
         assert halts.standing_order("torch") is None
 
+    @pytest.mark.parametrize("busy", [True, False], ids=["busy", "idle"])
+    def test_a_nova_whose_own_cycle_takes_a_minute_answers_at_once(self, now: datetime, busy: bool) -> None:
+        factories.make_nova(personality="vaeris")
+        driver = Driver(now=now)
+        if busy:
+            factories.make_task(assignee="torch", executor="builtin", action="echo")
+        driver.run()
+        asked = now + 5 * SECOND
+        drill = halts.order("halt", "fleet", reason="drill", now=asked, drill=True)
+        assert statuses(drill) == {"torch": "requested"}
+        driver.now = asked + SECOND
+        driver.run()
+        halts.settle(now=asked + 2 * SECOND)
+        assert statuses(drill) == {"torch": "confirmed"}
+
     def test_a_nova_that_shows_nothing_is_unreachable_but_not_killed(self, now: datetime) -> None:
-        factories.make_nova(state={"last_stream_check": now - MINUTE})
+        factories.make_nova(state={"due_at": now + MINUTE})
         drill = halts.order("halt", "fleet", reason="drill", now=now, drill=True)
         halts.settle(now=now + 30 * SECOND)
         assert statuses(drill) == {"torch": "unreachable"}

@@ -137,7 +137,7 @@ class SafetyPolicyAdmin(ConfiguredAdmin):
         ]}),
         ("Frosty: bursts, failures, drift", {"fields": [
             ("tool_uses_per_minute", "failures_in_window"), ("failure_ratio", "failure_window"), ("cooldown", "cooldown_limit"),
-            ("drift_without_task_change", "own_wakes_per_hour"), "celebration_limit",
+            ("drift_without_task_change", "own_wakes_per_hour"), ("celebration_limit", "empty_cycles_per_minute"),
         ]}),
         ("Really Chill Willy: stress", {"fields": [
             ("meditation_stress", "emergency_stress"), ("stress_sustained", "meditation"),

@@ -30,7 +30,7 @@ from workflow.core.finishing import finish
 from workflow.core.finishing import wants_insights as wants_insights
 from workflow.core.phases import change_phase, is_full, is_personal, personal_is_over
 from workflow.core.reflection import remember_failure
-from workflow.core.state import TRANSITIONS, CompletionStage, Table, WorkflowState, WorkflowStateData, transition
+from workflow.core.state import RESUMED_AT, TRANSITIONS, CompletionStage, Table, WorkflowState, WorkflowStateData, transition
 from workflow.core.tending import OPERATOR, has_news, highest_level, tend
 from workflow.core.wake_signals import WakeSignalProcessor
 from workflow.core.work import AGENT, TaskFacts
@@ -54,6 +54,7 @@ _ERROR_RECOVERY = WorkflowState.ERROR_RECOVERY
 _SAFETY_PAUSE = WorkflowState.SAFETY_PAUSE
 _NO_STAGE = CompletionStage.NONE
 _INSTANT = timedelta(microseconds=1)
+_NO_TIME = timedelta(0)
 
 _signals = WakeSignalProcessor()
 _queue = WorkQueueProcessor()
@@ -113,6 +114,7 @@ def _pause(cycle: Cycle) -> WorkflowState | None:
     if verdict.is_safe:
         target = state.resume_state or _STREAM_CHECK
         state.resume_state = None
+        _thaw(cycle)
         cycle.say("resume")
         return target if target != _SAFETY_PAUSE else _STREAM_CHECK
     tend(cycle)
@@ -124,6 +126,19 @@ def _pause(cycle: Cycle) -> WorkflowState | None:
         lasted = now - state.state_entered_at
         cycle.due_at = on_grid(now + min(max(lasted / 2, PAUSE_LOOK), PAUSE_LOOK_LIMIT))
     return None
+
+
+def _thaw(cycle: Cycle) -> None:
+    """Give the deadlines of a completion routine and of a personal phase what they had left when the pause began."""
+    state, now = cycle.state, cycle.now
+    lasted = max(now - state.state_entered_at, _NO_TIME)
+    if state.completion_stage_until is not None:
+        state.completion_stage_until += lasted
+    if state.completion_until is not None:
+        state.completion_until += lasted
+    if is_personal(cycle):
+        state.phase_started_at += lasted
+    state.context = {**state.context, RESUMED_AT: now.isoformat()}
 
 
 def _initialize(cycle: Cycle) -> WorkflowState | None:

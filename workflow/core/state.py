@@ -87,6 +87,15 @@ class WorkflowStateData:
         return WorkflowStateData(*_ALL_FIELDS(self))
 
 
+RESUMED_AT = "resumed_at"  # key in the context: when its newest safety pause ended
+
+
+def working_since(mode_since: datetime | None, session_start: datetime, context: Mapping[str, str]) -> datetime:
+    """Say since when a Nova could work: after its newest pause, whether people or safety mechanisms imposed it."""
+    begun, resumed = mode_since or session_start, context.get(RESUMED_AT)
+    return max(begun, datetime.fromisoformat(resumed)) if resumed else begun
+
+
 _ALL_FIELDS = attrgetter(*(entry.name for entry in fields(WorkflowStateData)))
 
 

@@ -275,8 +275,11 @@ def _write_ends(ends: Sequence[End], now: datetime) -> bool:
     ]
     columns = ("status", "finished_at", "results", "metrics", "needs", "error", "retryable", "progress")
     written = {row[0] for row in _conditional(columns, rows, extra_set="lease_until = NULL")}
-    for end in ends:
-        if end.execution.id not in written:
+    fenced = [end for end in ends if end.execution.id not in written]
+    if fenced:  # one that was cancelled a moment before its end runs no more either: a halt waits for that
+        held = [(end.execution.id, end.execution.fence, None) for end in fenced]
+        bulk.update(Execution, ("id", "fence"), ("lease_until",), held, where="t.status = 'cancelled'")
+        for end in fenced:
             _log.warning(
                 "execution_fenced",
                 execution=end.execution.id,

@@ -7,8 +7,12 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from safety.call_trials import CallTrials
 from safety.models import SafetyPolicy
+from safety.stream_client import StreamClient
 from safety.validation import Result, Validation
+
+_SHOWN = {True: "pass", False: "FAIL", None: "----"}
 
 
 class Command(BaseCommand):
@@ -27,8 +31,12 @@ class Command(BaseCommand):
         if row is None:
             known = ", ".join(SafetyPolicy.objects.values_list("slug", flat=True)) or "none yet: run manage.py seed"
             raise CommandError(f"There is no policy {policy}; nothing was tried. Known: {known}.", returncode=2)
-        results = list(Validation(row.rules, now=datetime.now(UTC)).run())
-        failed = [result.requirement for result in results if not result.passed]
+        now, client = datetime.now(UTC), StreamClient(name="novawf-validation", timeout=2.0)
+        try:
+            results = [*Validation(row.rules, now=now).run(), *CallTrials(row.rules, client, now=now).run()]
+        finally:
+            client.close()
+        failed = [result.requirement for result in results if result.passed is False]
         if options["json"]:
             self.stdout.write(
                 json.dumps({"policy": policy, "ok": not failed, "results": [asdict(r) for r in results]}, indent=2)
@@ -39,15 +47,14 @@ class Command(BaseCommand):
             raise SystemExit(1)
 
     def _print(self, results: list[Result], failed: list[str], policy: str) -> None:
-        heads = ("", "requirement", "tried", "limit", "measured", "source")
-        rows = [
-            heads,
-            *(("pass" if r.passed else "FAIL", r.requirement, r.tried, r.limit, r.measured, r.source) for r in results),
-        ]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-        for row in rows:
-            self.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        held = len(results) - len(failed)
+        for result in results:
+            self.stdout.write(f"{_SHOWN[result.passed]}  {result.requirement} ({result.source})")
+            self.stdout.write(f"      limit     {result.limit}")
+            self.stdout.write(f"      tried     {result.tried}")
+            self.stdout.write(f"      measured  {result.measured}")
+        held = sum(result.passed is True for result in results)
         self.stdout.write(f"\n{held} of {len(results)} requirements hold under policy {policy}.")
+        if untried := [result.requirement for result in results if result.passed is None]:
+            self.stdout.write(f"Not tried: {', '.join(untried)}. See above for what is missing.")
         if failed:
             self.stdout.write(f"These do not: {', '.join(failed)}.")

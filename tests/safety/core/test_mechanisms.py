@@ -1,8 +1,8 @@
 """What each judge calls unsafe, what it lets pass, and what its reason says."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -112,6 +112,13 @@ def test_more_than_ten_own_wakes_an_hour_are_drift():
     assert "woke itself 11 times" in frosty(own_wakes_hour=11).reason
 
 
+def test_cycles_that_find_nothing_to_do_again_and_again_are_running_in_circles():
+    assert frosty(empty_cycles_minute=1200).is_safe
+    status = frosty(empty_cycles_minute=1201)
+    assert "1201 cycles in the last minute" in status.reason
+    assert (status.measured, status.limit, status.recommended_action) == (1201, 1200, "activate_cooldown")
+
+
 def test_a_celebration_past_three_minutes_is_drift():
     assert frosty(celebrating_since=ago(seconds=180)).is_safe
     assert "celebrated for 181" not in frosty(celebrating_since=ago(seconds=180)).reason
@@ -202,7 +209,6 @@ def test_failing_hooks_call_for_recovery():
         ("api_requests_burst", 12, "activate_cooldown"),
         ("api_requests_hour", 500, "wait_for_window"),
         ("api_requests_day", 10_000, "wait_for_window"),
-        ("api_requests_running", 5, "wait_for_window"),
     ],
 )
 def test_the_guardian_lets_the_limit_pass_and_stops_one_more(counter, limit, action):
@@ -270,18 +276,22 @@ def test_a_gap_is_shown_and_stops_nobody():
     assert "nova.work.queue" in status.reason
 
 
-_COUNTERS = [
-    *(name for name in SafetyFacts.__dataclass_fields__ if name.split("_")[-1] in {"minute", "hour", "day", "burst", "window"}),
-    "api_requests_running",
-    "error_ratio",
-    "queue_lag",
-]
-_READINGS = [name for name in FleetFacts.__dataclass_fields__ if name not in {"stream_unreachable_since", "stream_gap"}]
+def readings_of(kind: Any) -> list[str]:
+    """Name what is None only if it could not be read: what is something by default. Other instants are merely unset."""
+    return [
+        one.name for one in fields(kind) if type(None) in get_args(get_type_hints(kind)[one.name]) and one.default is not None
+    ]
 
 
-def test_all_counters_are_tried():
-    assert len(_COUNTERS) == 14
-    assert len(_READINGS) == 7
+_COUNTERS, _READINGS = readings_of(SafetyFacts), readings_of(FleetFacts)
+
+
+def test_every_counter_is_tried():
+    """A counter of a new name is tried by itself; these are the ones there are."""
+    assert {"own_wakes_hour", "empty_cycles_minute", "error_ratio", "queue_lag", "api_requests_burst"} < set(_COUNTERS)
+    assert (len(_COUNTERS), len(_READINGS)) == (14, 7)
+    counts = [name for name, hint in get_type_hints(SafetyFacts).items() if hint == int | None]
+    assert set(counts) <= set(_COUNTERS)
 
 
 @pytest.mark.parametrize(("where", "name"), [("nova", n) for n in _COUNTERS] + [("fleet", n) for n in _READINGS])

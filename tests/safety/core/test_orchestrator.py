@@ -107,6 +107,26 @@ def test_whatever_the_facts_the_verdict_is_whole_and_stands_still(counters, flee
         assert (again.status.expires_at, again.status.since) == (verdict.status.expires_at, NOW)
 
 
+@pytest.mark.parametrize("broken", MECHANISMS, ids=lambda mechanism: mechanism.name)
+def test_each_judge_that_raises_stops_the_nova_and_is_named(broken, monkeypatch):
+    def fail(*_: Any) -> SafetyStatus:
+        raise ZeroDivisionError("of its own")
+
+    monkeypatch.setattr(type(broken), "check_safety_status", fail)
+    verdict = ORCHESTRATOR.judge(WELL, RULES, NOW)
+    assert (verdict.status.is_safe, verdict.status.mechanism) == (False, broken.name)
+    assert verdict.status.reason == "The judge failed (ZeroDivisionError: of its own), so nothing may run."
+    assert verdict.status.since == NOW
+    assert [name for name, status in verdict.by_mechanism.items() if not status.is_safe] == [broken.name]
+
+
+def test_without_limits_nobody_is_asked_and_nothing_may_run():
+    verdict = ORCHESTRATOR.judge(replace(WELL, configuration_problem="Its policy can't be found."), RULES, NOW)
+    assert (verdict.status.is_safe, verdict.status.mechanism) == (False, "configuration")
+    assert verdict.status.reason == "Its policy can't be found."
+    assert not verdict.memory
+
+
 def test_there_are_counters_to_try():
     assert len(_COUNTERS) == 12
 

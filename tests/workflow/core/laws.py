@@ -11,7 +11,7 @@ from operator import attrgetter
 from workflow.core import effects as fx
 from workflow.core.cycle import CycleInputs
 from workflow.core.machine import Step
-from workflow.core.state import CompletionStage, Table, WorkflowPhase, WorkflowState, WorkflowStateData
+from workflow.core.state import RESUMED_AT, CompletionStage, Table, WorkflowPhase, WorkflowState, WorkflowStateData
 from workflow.core.work import TaskFacts, WorkType
 
 RESTING = frozenset(
@@ -198,7 +198,7 @@ def _celebrates(case: Case) -> Verdict:
 
 
 def _dwells(case: Case) -> Verdict:
-    """The routine has its deadlines, is over within three minutes, and keeps no work waiting."""
+    """The routine has its deadlines, is over after three minutes outside of pauses, and keeps no work waiting."""
     stage, until, end = case.after.completion_stage, case.after.completion_stage_until, case.after.completion_until
     if stage == CompletionStage.NONE:
         return (
@@ -211,7 +211,9 @@ def _dwells(case: Case) -> Verdict:
     faults = []
     if until is None or end is None or until > end:
         return [f"a stage until {until}, in a routine until {end}"]
-    celebrated = case.after.last_completion_celebration
+    celebrated, resumed = case.after.last_completion_celebration, case.after.context.get(RESUMED_AT)
+    if celebrated and resumed:
+        celebrated = max(celebrated, datetime.fromisoformat(resumed))
     if celebrated is None or end - celebrated > timedelta(minutes=3):
         faults.append(f"celebrates what was done at {celebrated} until {end}")
     if case.after.current_state == WorkflowState.COMPLETION_ROUTINE:

@@ -129,6 +129,18 @@ def test_the_end_of_a_cancelled_execution_changes_nothing(now: datetime) -> None
     assert (execution.status, execution.results) == ("cancelled", "")
 
 
+def test_an_execution_that_ends_just_after_it_was_cancelled_is_let_go_by_its_own_host_only(now: datetime) -> None:
+    dispatch("ok")
+    (mine,) = claim(now)
+    Execution.objects.update(status=Execution.Status.CANCELLED, finished_at=now)
+    ledger.turn("here", [success(mine, now)], Room(0, 0), now=now)
+    row = Execution.objects.get()
+    assert (row.status, row.lease_until) == ("cancelled", None)  # so a halt need not wait for the lease
+    Execution.objects.update(fence=9, lease_until=now + timedelta(seconds=6))  # another host had it by then
+    ledger.turn("here", [success(mine, now)], Room(0, 0), now=now)
+    assert Execution.objects.get().lease_until == now + timedelta(seconds=6)
+
+
 def test_tending_renews_leases_keeps_progress_and_tells_what_is_lost(now: datetime) -> None:
     dispatch()
     dispatch()
