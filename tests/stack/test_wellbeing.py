@@ -1,4 +1,4 @@
-"""After all that strangers, judges, an outage and a stopped process did to it: the stack is whole, and nothing failed unseen."""
+"""After all that strangers, judges, an outage and a stopped process did: the stack is whole, and nothing failed unseen."""
 
 import json
 
