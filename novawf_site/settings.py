@@ -125,7 +125,7 @@ def _sqlite(path: Path) -> dict[str, Any]:
             "init_command": (
                 "PRAGMA journal_mode=WAL;PRAGMA synchronous=FULL;PRAGMA busy_timeout=20000;PRAGMA foreign_keys=ON;"
                 "PRAGMA wal_autocheckpoint=4000;PRAGMA journal_size_limit=67108864;PRAGMA temp_store=MEMORY;"
-                "PRAGMA cache_size=-16000"
+                "PRAGMA cache_size=-4000"
             ),
         },
         # a file, so that a test sees what real processes see: several connections
@@ -172,7 +172,7 @@ STREAM_MAXLEN = {  # entries kept on the streams that all Novas share
     "nova.enterprise.metrics": 20_000,
 }
 # Entries kept on each of a Nova's own streams: a share of the whole, so that a large fleet fits into the server's memory.
-STREAM_MAXLEN_OWN = {"least": 100, "most": 5_000, "all_novas": 40_000}
+STREAM_MAXLEN_OWN = {"least": 100, "most": 5_000, "all_novas": 20_000}
 STATE_HASH_TTL = 3600  # seconds, spec "State Persistence"
 STATE_HASH_REFRESH = 900.0
 
@@ -338,7 +338,10 @@ UNFOLD = {
                 "title": "Safety",
                 "items": [
                     _link("Incidents", "emergency_home", "safety_safetyincident"),
+                    _link("Orders to stop", "front_hand", "workflow_halt"),
                     _link("Safety policies", "policy", "safety_safetypolicy"),
+                    _link("Observed policies", "visibility", "safety_candidateverdict"),
+                    _link("Provider accounts", "cloud", "safety_provideraccount"),
                     _link("Agent sessions", "terminal", "safety_hooksession"),
                     _link("Hook calls", "webhook", "safety_hookevent"),
                     _link("Agent keys", "vpn_key", "safety_apikey"),

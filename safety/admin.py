@@ -1,4 +1,4 @@
-"""The admin's pages of the ground floor: the journal, incidents, users and groups; and what every admin page here shares.
+"""The admin's pages of the ground floor: the journal, users and groups; and what every admin page here shares.
 
 One trail: Django's own LogEntry is never written. What a page changes is journalled by the code that changes it.
 """
@@ -27,7 +27,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from unfold.paginator import InfinitePaginator
 
 from safety import access_journal  # noqa: F401 - connects its receivers
-from safety.models import AuditEntry, SafetyIncident
+from safety.models import AuditEntry
 
 admin.site.site_header = admin.site.site_title = "NOVAWF"
 admin.site.index_title = "Control plane"
@@ -170,30 +170,6 @@ def _text(value: Any) -> str:
     if value is None or value == "":
         return "-"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-@admin.register(SafetyIncident)
-class SafetyIncidentAdmin(ReadOnlyAdmin):
-    """Violations, the open ones first."""
-
-    journal_type = "incident"
-    list_display = ["id", "show_status", "mechanism", "show_scope", "reason", "opened_at", "last_seen_at", "ended_at"]
-    list_filter = ["status", "mechanism", ("nova_id", ExactTextFilter), "opened_at"]
-    search_fields = ["reason"]
-    ordering = ["-id"]
-    fields = ["mechanism", "status", "nova_id", "reason", "evidence", "opened_at", "last_seen_at", "ended_at"]
-
-    @display(
-        description="status",
-        ordering="status",
-        label={"open": "danger", "acknowledged": "warning", "mitigated": "info", "resolved": "success"},
-    )
-    def show_status(self, incident: SafetyIncident) -> str:
-        return incident.status
-
-    @display(description="nova", ordering="nova_id")
-    def show_scope(self, incident: SafetyIncident) -> str:
-        return incident.nova_id or "the whole fleet"
 
 
 admin.site.unregister(User)

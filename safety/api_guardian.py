@@ -237,6 +237,18 @@ class ApiGuardian:
         if change:
             self._note_breaker(account.slug, ProviderAccount.Breaker.OPEN, _instant(until), reason, now)
 
+    def close_breaker(self, account_slug: str, *, reason: str, now: datetime) -> bool:
+        """Let calls of an account pass again because a person says so; False if its breaker is closed, or there is none.
+
+        :raises StreamError: the counters can't be reached; nothing was changed.
+        """
+        if not ProviderAccount.objects.filter(slug=account_slug).exists():
+            return False
+        memory = keys_of(f"@{account_slug}")[0]
+        was_open = bool(self._run("close", [memory], [])[0])
+        closed = ProviderAccount.Breaker.CLOSED
+        return self._note_breaker(account_slug, closed, None, reason, now, even_so=was_open)
+
     def begin(self, *, now: datetime) -> None:
         """Begin to count, if nobody has yet or if the counters were lost; a loss is journalled.
 
@@ -354,20 +366,23 @@ class ApiGuardian:
                 audit.record([Entry(API_REFUSED, nova_id, "nova", nova_id, after=after, reason=reason)], now=now)
         return ApiLimitExceeded(reason, limit=limit, retry_after=seconds)
 
-    def _note_breaker(self, slug: str, state: str, until: datetime | None, reason: str, now: datetime) -> None:
-        """Show the breaker on its account's row and journal the change; unless that is what the row says."""
+    def _note_breaker(
+        self, slug: str, state: str, until: datetime | None, reason: str, now: datetime, *, even_so: bool = False
+    ) -> bool:
+        """Show the breaker on its account's row and journal the change; False if the row says so already, unless `even_so`."""
         actions = {"open": BREAKER_OPENED, "half_open": BREAKER_HALF_OPENED, "closed": BREAKER_CLOSED}
         with transaction.atomic():
             row = ProviderAccount.objects.select_for_update().get(slug=slug)
             before = {"breaker": row.breaker, "open_until": row.breaker_open_until}
             after = {"breaker": str(state), "open_until": until}
-            if before == after:
-                return
+            if before == after and not even_so:
+                return False
             ProviderAccount.objects.filter(slug=slug).update(
                 breaker=state, breaker_since=now, breaker_open_until=until, breaker_reason=reason
             )
             entry = Entry(actions[state], "", "provider", slug, before=before, after=after, reason=reason)
             audit.record([entry], now=now)
+        return True
 
 
 def _why(limit: str, wait: str, measured: int, most: int, account: str) -> str:

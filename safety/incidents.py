@@ -22,7 +22,10 @@ INCIDENT_ENDED = "safety.incident.ended"
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """What an incident tells. `kind`: as it was reported; empty where a judge found it."""
+    """What an incident tells. `kind`: as it was reported; empty where a judge found it.
+
+    `alert`: if it opens an incident, the Nova's safety stream must hear of it from here, since no change of verdict tells it.
+    """
 
     nova_id: str
     mechanism: str
@@ -30,6 +33,7 @@ class Violation:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     kind: str = ""
     level: str = ""
+    alert: bool = False
 
 
 _COLUMNS = (
@@ -75,13 +79,14 @@ def open_incidents(violations: Sequence[Violation], *, now: datetime) -> list[En
         ),
         returning="id, nova_id, mechanism, joined",
     )
-    return [_told(incident_id, known[nova_id, mechanism], joined) for incident_id, nova_id, mechanism, joined in rows]
+    return [_told(incident_id, known[nova_id, mechanism], joined, now) for incident_id, nova_id, mechanism, joined in rows]
 
 
-def _told(incident_id: int, violation: Violation, joined: int) -> Entry:
+def _told(incident_id: int, violation: Violation, joined: int, now: datetime) -> Entry:
     after = {"mechanism": violation.mechanism, "safety_level": violation.level, **violation.evidence}
     if violation.kind:
         after["violation"] = violation.kind
+    alert = violation.alert and not joined and violation.nova_id
     return Entry(
         INCIDENT_JOINED if joined else INCIDENT_OPENED,
         violation.nova_id,
@@ -90,13 +95,37 @@ def _told(incident_id: int, violation: Violation, joined: int) -> Entry:
         after=after,
         reason=violation.reason,
         counted=not joined,  # enterprise monitoring hears of each incident once
+        stream=f"nova.safety.{violation.nova_id}" if alert else "",
+        message=_alert(violation, now) if alert else None,
     )
+
+
+def _alert(violation: Violation, now: datetime) -> dict[str, str]:
+    """Give the fields of a safety alert. What a stranger reports as evidence is no measurement of ours."""
+    seen = {} if violation.kind else violation.evidence
+    return {
+        "nova_id": violation.nova_id,
+        "is_safe": "false",
+        "safety_level": violation.level,
+        "mechanism": violation.mechanism,
+        "reason": violation.reason,
+        **{name: message_text(seen.get(name)) for name in ("measured", "limit", "since", "expires_at")},
+        "recommended_action": violation.evidence.get("recommended_action") or "",
+        "timestamp": now.isoformat(),
+    }
+
+
+def message_text(value: float | datetime | None) -> str:
+    """Write a number or an instant as the safety stream does; empty for none."""
+    if value is None:
+        return ""
+    return value.isoformat() if isinstance(value, datetime) else f"{value:g}"
 
 
 def open_fleet_incident(violation: Violation, *, now: datetime) -> Entry | None:
     """Open an incident of the fleet and give its entry; None if it is open already, then nothing is changed."""
     rows = bulk.insert(SafetyIncident, _COLUMNS, [_row(violation, now)], on_conflict=f"{_CONFLICT} NOTHING", returning="id")
-    return _told(rows[0][0], violation, 0) if rows else None
+    return _told(rows[0][0], violation, 0, now) if rows else None
 
 
 def end_incidents(over: Sequence[tuple[str, str]], *, now: datetime) -> dict[tuple[str, str], Entry]:

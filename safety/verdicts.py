@@ -13,6 +13,7 @@ from safety.audit import Entry
 from safety.core.mechanisms import STREAM_MONITOR
 from safety.core.orchestrator import Verdict
 from safety.core.status import SafetyFacts, SafetyLevel, SafetyStatus
+from safety.incidents import message_text
 from safety.models import SafetyState
 
 NOVA_UNSAFE = "safety.nova.unsafe"
@@ -52,7 +53,7 @@ def store_verdicts(
     }
     if not written:
         return set()
-    rows = [_row(facts[nova_id], verdict) for nova_id, verdict in sorted(written.items())]
+    rows = [_row(facts[nova_id], verdict, now) for nova_id, verdict in sorted(written.items())]
     bulk.insert(SafetyState, _COLUMNS, rows, on_conflict=_ON_CONFLICT)
     changed = {
         nova_id: verdict for nova_id, verdict in written.items() if _key(verdict.status) != _key_in_force(facts[nova_id])
@@ -85,8 +86,11 @@ def _was_quiet(facts: SafetyFacts) -> bool:
     return _is_quiet(facts.verdict_is_safe, facts.verdict_mechanism)
 
 
-def _row(facts: SafetyFacts, verdict: Verdict) -> tuple[Any, ...]:
+def _row(facts: SafetyFacts, verdict: Verdict, now: datetime) -> tuple[Any, ...]:
     status, memory = verdict.status, verdict.memory
+    since = status.since
+    if status.is_safe:  # also since when: what a Nova could not do before that is not held against it
+        since = facts.verdict_since if facts.verdict_is_safe else now
     return (
         facts.nova_id,
         status.is_safe,
@@ -95,7 +99,7 @@ def _row(facts: SafetyFacts, verdict: Verdict) -> tuple[Any, ...]:
         status.reason,
         status.measured,
         status.limit,
-        status.since,
+        since,
         status.expires_at,
         *(memory[name] if name in memory else getattr(facts, name) for name in _MEMORY),
         False,
@@ -117,8 +121,8 @@ def _follow_incidents(changed: Mapping[str, Verdict], facts: Mapping[str, Safety
                 elif not before.verdict_is_safe and before.verdict_mechanism == STREAM_MONITOR:
                     fleet_over = True
             elif not status.is_safe:
-                level = status.safety_level.value
-                opened.append(incidents.Violation(nova_id, name, status.reason, _evidence(status), level=level))
+                level, alert = status.safety_level.value, name != verdict.status.mechanism  # the verdict's own is told with it
+                opened.append(incidents.Violation(nova_id, name, status.reason, _evidence(status), level=level, alert=alert))
             elif not before.verdict_is_safe:
                 over.append((nova_id, name))
         if not before.verdict_is_safe and before.verdict_mechanism not in verdict.by_mechanism:
@@ -166,17 +170,11 @@ def _entry(facts: SafetyFacts, status: SafetyStatus, now: datetime) -> Entry:
             "safety_level": status.safety_level.value,
             "mechanism": status.mechanism,
             "reason": status.reason,
-            "measured": _text(status.measured),
-            "limit": _text(status.limit),
-            "since": _text(status.since),
-            "expires_at": _text(status.expires_at),
+            "measured": message_text(status.measured),
+            "limit": message_text(status.limit),
+            "since": message_text(status.since),
+            "expires_at": message_text(status.expires_at),
             "recommended_action": status.recommended_action or "",
             "timestamp": now.isoformat(),
         },
     )
-
-
-def _text(value: float | datetime | None) -> str:
-    if value is None:
-        return ""
-    return value.isoformat() if isinstance(value, datetime) else f"{value:g}"

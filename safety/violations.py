@@ -41,8 +41,9 @@ def report_violation(
     """Do what a reported violation calls for, in one transaction, and say what that is.
 
     1. What its mechanism remembers of the Nova is set, never shortened; `until` is when the reporter lets go by itself, where
-    it is the one that enforces. 2. Its incident is opened or joined, with `details` as evidence. 3. Journalled. A lost stream
-    server is the fleet's: nothing is set for the Nova.
+    it is the one that enforces. 2. Its incident is opened or joined, with `details` as evidence; a new one of a Nova that is
+    unsafe already alerts by itself, since no change of verdict may follow. 3. Journalled. A lost stream server is the fleet's:
+    nothing is set for the Nova.
     """
     rules = rules or SafetyRules()
     response = SafetyOrchestrator().handle_safety_violation(violation_type, details)
@@ -58,6 +59,7 @@ def report_violation(
             {**details, "recommended_action": response.recommended_action},
             violation_type,
             response.safety_level.value,
+            alert=SafetyState.objects.filter(nova_id=nova_id, is_safe=False).exists(),
         )
         entries = incidents.open_incidents([violation], now=now)
         reported = Entry(VIOLATION_REPORTED, nova_id, "nova", nova_id, after={**details, **after}, reason=response.reason)

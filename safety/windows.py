@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from django.db import connection
 
@@ -12,6 +13,7 @@ from safety.observations import Kind
 _MINUTE = timedelta(minutes=1)
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(hours=24)
+_LONG = frozenset({Kind.API_REQUEST_BY_MINUTE.value, Kind.API_REQUEST_BY_QUARTER.value})  # the hour and the day
 
 # kind -> the facts that its two sums are, and the one that is the most of any single detail
 _SUMS: Mapping[str, tuple[str, str, str]] = {
@@ -27,12 +29,19 @@ _SUMS: Mapping[str, tuple[str, str, str]] = {
 }
 
 
-def _begins(rules: SafetyRules, cooled: datetime | None, now: datetime) -> dict[str, tuple[datetime, datetime]]:
+NO_STOPS: Mapping[str, datetime | None] = MappingProxyType({})
+# The facts that load_counts gives, of a Nova that did nothing.
+NO_COUNTS: Mapping[str, int] = MappingProxyType({name: 0 for names in _SUMS.values() for name in names if name})
+
+
+def _begins(
+    rules: SafetyRules, cooled: datetime | None, stopped: datetime | None, now: datetime
+) -> dict[str, tuple[datetime, datetime]]:
     """Say for each kind where its two windows begin. What led to a cooldown is paid for: Frosty's windows begin after it."""
     minute, failing, hour = now - _MINUTE, now - rules.failure_window, now - _HOUR
     since = cooled or now - _DAY
     paid_minute, paid_failing, paid_hour = max(minute, since), max(failing, since), max(hour, since)
-    return {
+    begins = {
         Kind.TOOL_USE.value: (paid_minute, paid_failing),
         Kind.TOOL_FAILURE.value: (paid_failing, now),
         Kind.API_REQUEST.value: (minute, now - rules.burst_window),
@@ -43,16 +52,27 @@ def _begins(rules: SafetyRules, cooled: datetime | None, now: datetime) -> dict[
         Kind.OWN_WAKE.value: (paid_hour, now),
         Kind.EMPTY_CYCLE.value: (paid_minute, now),
     }
+    if stopped is None:
+        return begins
+    return {kind: at if kind in _LONG else (max(at[0], stopped), max(at[1], stopped)) for kind, at in begins.items()}
 
 
 def load_counts(
-    cooled_since: Mapping[str, datetime | None], rules_by_nova: Mapping[str, SafetyRules], now: datetime
+    cooled_since: Mapping[str, datetime | None],
+    rules_by_nova: Mapping[str, SafetyRules],
+    now: datetime,
+    *,
+    stopped_until: Mapping[str, datetime | None] = NO_STOPS,
 ) -> dict[str, dict[str, int]]:
-    """Sum the windows of all given Novas in one query: each row of the parameter is a Nova, a kind and where to begin."""
+    """Sum the windows of all given Novas in one query: each row of the parameter is a Nova, a kind and where to begin.
+
+    What a Nova did before its `stopped_until` counts for no window but the hour's and the day's.
+    """
     standard = SafetyRules()
     windows = []
     for nova_id, since in cooled_since.items():
-        for kind, (first, second) in _begins(rules_by_nova.get(nova_id, standard), since, now).items():
+        begins = _begins(rules_by_nova.get(nova_id, standard), since, stopped_until.get(nova_id), now)
+        for kind, (first, second) in begins.items():
             windows.append([nova_id, kind, min(first, second), first, second])
     counts: dict[str, dict[str, int]] = {}
     with connection.cursor() as cursor:

@@ -165,6 +165,8 @@ def make_execution(task: Task, *, now: datetime = NOW, **fields: Any) -> Executi
     fields.setdefault("attempt", max(1, task.attempts))
     fields.setdefault("created_at", now)
     fields.setdefault("timeout", 300.0)
+    if fields.get("status", "dispatched") not in ("dispatched", "running"):
+        fields.setdefault("finished_at", now)
     return Execution.objects.create(task=task, **fields)
 
 

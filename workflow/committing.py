@@ -97,14 +97,14 @@ class Commit:
             touched = [*wanted, *(task.id for task in self.gathered.reserved)]
         if not touched:
             return set()
-        found, values = bulk.membership("id"), [bulk.json_text(touched)]
+        found, values = bulk.membership("id"), [bulk.members(touched)]
         if connection.vendor == "postgresql":
             # all that this transaction may change, in one order for all, so that no two writers wait in a circle
             found = (
-                "id = ANY(ARRAY(SELECT value FROM jsonb_array_elements_text(%s::jsonb) UNION SELECT task_id "  # noqa: S608
+                "id = ANY(ARRAY(SELECT unnest(%s::text[]) UNION SELECT task_id "  # noqa: S608
                 f"FROM workflow_taskdependency WHERE {bulk.membership('depends_on')})) ORDER BY id FOR UPDATE"
             )
-            values.append(bulk.json_text(wanted))
+            values.append(bulk.members(wanted))
         with connection.cursor() as cursor:
             cursor.execute(f"SELECT id, fence FROM workflow_task WHERE {found}", values)  # noqa: S608
             fences = dict(cursor.fetchall())
@@ -249,7 +249,7 @@ class Commit:
                 cursor.execute(
                     "UPDATE workflow_task SET reserved_by = '', reserved_until = NULL, fence = fence + 1 "  # noqa: S608
                     f"WHERE reserved_by = %s AND assignee_id IS NULL AND {bulk.membership('id')}",
-                    [self.holder, bulk.json_text(unused)],
+                    [self.holder, bulk.members(unused)],
                 )
 
 

@@ -1,28 +1,32 @@
-"""The one way to save what operators configure: Novas, personalities, safety policies, objectives.
+"""The one way to save what operators configure: Novas, personalities, safety policies, objectives, provider accounts.
 
-Each save is one transaction that checks the row, writes it and journals the fields that changed, before and after. This room
-must not know who asks: admin, REST, seeding and commands all come through here.
+Each save is one transaction that checks the row, writes it and journals the fields that changed, before and after; of what a
+model hides only that it changed. This room must not know who asks: admin, REST, seeding and commands all come through here.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
-from datetime import datetime
-from functools import partial
+from datetime import datetime, timedelta
+from functools import partial, reduce
+from operator import or_
 from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import models, transaction
+from django.db.models import Q
 
-from safety import audit
+from safety import audit, observe
 from safety.audit import Entry
 from safety.core.status import SafetyStatus
-from safety.models import SafetyPolicy
+from safety.models import ProviderAccount, SafetyPolicy
 from workflow import waking
+from workflow.effective import KEPT
 from workflow.errors import WorkflowError
 from workflow.execution import registry
 from workflow.models import Nova, NovaState, Objective, Personality
 
-Configured = Nova | Personality | SafetyPolicy | Objective
+Archivable = Personality | SafetyPolicy | Objective | ProviderAccount
+Configured = Nova | Archivable
 
 NOVA_CREATED = "workflow.nova.created"
 NOVA_CHANGED = "workflow.nova.changed"
@@ -31,15 +35,28 @@ _ACTIONS: Mapping[type[models.Model], str] = {
     Personality: "workflow.personality",
     SafetyPolicy: "safety.policy",
     Objective: "workflow.objective",
+    ProviderAccount: "safety.provider",
 }
 _TYPES: Mapping[type[models.Model], str] = {
     Nova: "nova",
     Personality: "personality",
     SafetyPolicy: "policy",
     Objective: "objective",
+    ProviderAccount: "provider",
+}
+# How Novas use a row: it must not go out of use under them.
+_USED_AS: Mapping[type[models.Model], tuple[str, ...]] = {
+    Personality: ("personality",),
+    SafetyPolicy: ("policy", "candidate_policy"),
+    ProviderAccount: ("provider_account",),
 }
 # What the row keeps for itself: nobody configures these.
-_OWN_FIELDS = frozenset({"created_at", "updated_at", "open_task_id"})
+_OWN_FIELDS = frozenset(
+    {"created_at", "updated_at", "open_task_id", "breaker", "breaker_since", "breaker_open_until", "breaker_reason"}
+)
+# What of a policy is no limit.
+_WORDS = frozenset({"slug", "description", "preset"})
+_COMMITTED = timedelta(seconds=0.25)  # within which a change is committed
 
 
 class ReasonMissing(WorkflowError):
@@ -47,7 +64,7 @@ class ReasonMissing(WorkflowError):
 
 
 class StillInUse(WorkflowError):
-    """A personality or policy that Novas use can't be archived."""
+    """A personality, policy or provider account that Novas use can't be archived."""
 
 
 def demand_reason(reason: str) -> str:
@@ -106,7 +123,9 @@ def save_configured(
     """Check, save and journal a row; give the new values of the fields that changed (empty: nothing did).
 
     1. Read the stored row under its lock. 2. Compare, only `fields` where given, so that a form filled in a while ago takes
-    nobody else's change back. 3. Validate, write, journal. A new Nova gets its state in the same transaction.
+    nobody else's change back. 3. Validate, write, journal. A new Nova gets its state in the same transaction. 4. Whom the
+    change concerns need not wait for its next cycle: the Nova itself is due at once, those that live under a policy or
+    observe it within a second. A Nova with another candidate, or none any more, is observed anew.
 
     :raises ValidationError: a value is wrong.
     """
@@ -117,7 +136,8 @@ def save_configured(
         if stored is None:
             _check(row, new=True)
             row.save(force_insert=True)
-            _record(row, "created", None, _values(row), reason, now)
+            after = _shown(row, _values(row), "after")
+            _record(row, "created", None, after, reason, now)
             if isinstance(row, Nova):
                 _begin(row, now)
             return after
@@ -127,15 +147,19 @@ def save_configured(
             return {}
         _check(row, new=False)
         row.save(update_fields=[*changed, *(["updated_at"] if hasattr(row, "updated_at") else [])])
-        new = {name: after[name] for name in changed}
-        _record(row, "changed", {name: before[name] for name in changed}, new, reason, now)
+        new = _shown(row, {name: after[name] for name in changed}, "after")
+        _record(row, "changed", _shown(row, {name: before[name] for name in changed}, "before"), new, reason, now)
         if isinstance(row, Nova):
-            waking.mark_due([row.pk], now=now)
-            transaction.on_commit(partial(waking.knock, "loops"))
+            if "candidate_policy" in new:
+                observe.begin_anew(row.pk)
+            _wake([row.pk], now)
+        elif isinstance(row, SafetyPolicy) and set(new) - _WORDS:
+            # not at once: an engine that has just stepped a Nova remembers the old limits for a moment
+            _wake(_living_under(row), now + KEPT + _COMMITTED)
         return new
 
 
-def archive(row: Personality | SafetyPolicy | Objective, *, now: datetime, reason: str) -> bool:
+def archive(row: Archivable, *, now: datetime, reason: str) -> bool:
     """Take a row out of use without deleting it; False if it was archived already.
 
     :raises StillInUse: Novas that are not archived use it.
@@ -145,16 +169,16 @@ def archive(row: Personality | SafetyPolicy | Objective, *, now: datetime, reaso
         stored = type(row)._default_manager.select_for_update().get(pk=row.pk)
         if stored.archived_at is not None:
             return False
-        if isinstance(stored, Personality | SafetyPolicy):
-            used = {"personality": stored} if isinstance(stored, Personality) else {"policy": stored}
-            users = list(Nova.objects.filter(archived_at=None, **used).values_list("nova_id", flat=True)[:5])
+        if used_as := _USED_AS.get(type(stored)):
+            used = reduce(or_, (Q(**{name: stored}) for name in used_as))
+            users = list(Nova.objects.filter(used, archived_at=None).values_list("nova_id", flat=True)[:5])
             if users:
                 raise StillInUse(f"{stored} is used by {', '.join(users)}; give them another first. Nothing was changed.")
         _set_archived(row, stored, now, "archived", reason, now)
         return True
 
 
-def restore(row: Personality | SafetyPolicy | Objective, *, now: datetime, reason: str) -> bool:
+def restore(row: Archivable, *, now: datetime, reason: str) -> bool:
     """Take an archived row back into use; False if it was not archived."""
     reason = demand_reason(reason)
     with transaction.atomic():
@@ -187,6 +211,18 @@ def _check(row: Configured, *, new: bool) -> None:
         check_executors(row.default_executor, row.allowed_executors, row.stream_executors)
 
 
+def _living_under(policy: SafetyPolicy) -> list[str]:
+    """Give the Novas in the loop that live under a policy or observe it."""
+    under = Nova.objects.filter(Q(policy=policy) | Q(candidate_policy=policy), state__mode__in=NovaState.RUNNING_MODES)
+    return list(under.values_list("nova_id", flat=True))
+
+
+def _wake(nova_ids: Collection[str], due_at: datetime) -> None:
+    """Make Novas that must not wait for their next cycle due at an instant, or earlier where they were."""
+    waking.mark_due(nova_ids, now=due_at)
+    transaction.on_commit(partial(waking.knock, "loops"))
+
+
 def _set_archived(row: Configured, stored: Configured, value: datetime | None, verb: str, reason: str, now: datetime) -> None:
     before = {"archived_at": stored.archived_at}
     type(row)._default_manager.filter(pk=row.pk).update(archived_at=value)
@@ -216,6 +252,12 @@ def _values(row: models.Model) -> dict[str, Any]:
         for field in row._meta.concrete_fields
         if field.name not in _OWN_FIELDS and not (field.primary_key and field.name == "id") and field.name != "archived_at"
     }
+
+
+def _shown(row: models.Model, values: dict[str, Any], side: str) -> dict[str, Any]:
+    """Give values as anybody may see them: of what the model hides only whether it changed."""
+    hidden: frozenset[str] = getattr(row, "HIDDEN", frozenset())
+    return {name: f"({side})" if name in hidden else value for name, value in values.items()}
 
 
 def _record(

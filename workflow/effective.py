@@ -3,7 +3,7 @@
 Three or four queries read what is configured as plain rows; only rows that changed are resolved again.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,18 +11,20 @@ from typing import Any
 import orjson
 from django.db import connection
 
-from safety.bulk import json_text, membership
+from safety.bulk import members, membership
 from safety.core.status import SafetyRules
 from safety.models import ProviderAccount, SafetyPolicy
+from safety.observe import Candidate
 from workflow.core.machine import NovaConfig
 from workflow.models import Personality
 
-_KEPT = timedelta(seconds=0.5)
+KEPT = timedelta(seconds=0.5)  # so old may be what a process works by
 _NOVA = (
     "nova_id",
     "team",
     "personality_id",
     "policy_id",
+    "candidate_policy_id",
     "default_executor",
     "allowed_executors",
     "stream_executors",
@@ -54,7 +56,13 @@ class Effective:
     stream_executors: frozenset[str]
     account: str | None = None  # the provider account's slug
     breaker_open_until: datetime | None = None  # of that account
+    candidate: Candidate | None = None  # a policy that is judged beside the rules in force
     problem: str = ""  # why nothing may run under it: a row it needs is missing
+
+
+def candidates_of(effective: Mapping[str, Effective]) -> dict[str, Candidate]:
+    """Give the candidates of those Novas that have one."""
+    return {nova_id: entry.candidate for nova_id, entry in effective.items() if entry.candidate is not None}
 
 
 class EffectiveConfigurations:
@@ -67,8 +75,8 @@ class EffectiveConfigurations:
 
     def load(self, nova_ids: Collection[str], *, now: datetime) -> dict[str, Effective]:
         """Give the configuration of each of these Novas that exists, by four queries at most."""
-        oldest = now - _KEPT
-        stale = [nova_id for nova_id in nova_ids if not oldest <= self._read_at.get(nova_id, now + _KEPT) <= now]
+        oldest = now - KEPT
+        stale = [nova_id for nova_id in nova_ids if not oldest <= self._read_at.get(nova_id, now + KEPT) <= now]
         if stale:
             self._read(stale, now)
         return {nova_id: self._known[nova_id][1] for nova_id in nova_ids if nova_id in self._known}
@@ -79,15 +87,16 @@ class EffectiveConfigurations:
         with connection.cursor() as cursor:  # raw: JSON columns stay text until they have changed
             cursor.execute(
                 f"SELECT {', '.join(_NOVA)} FROM workflow_nova WHERE {membership('nova_id')}",  # noqa: S608
-                [json_text(nova_ids)],
+                [members(nova_ids)],
             )
             rows = cursor.fetchall()
         breakers = (
             dict(ProviderAccount.objects.values_list("slug", "breaker_open_until")) if any(row[-1] for row in rows) else {}
         )
         for row in rows:
-            nova_id, _, personality, policy = row[:4]
-            parts = (row, personalities.get(personality), policies.get(policy), breakers.get(row[-1]))
+            nova_id, _, personality, policy, candidate = row[:5]
+            observed = policies.get(candidate) if candidate else None
+            parts = (row, personalities.get(personality), policies.get(policy), observed, breakers.get(row[-1]))
             known = self._known.get(nova_id)
             if known is None or known[0] != parts:
                 self._known[nova_id] = (parts, self._resolve(*parts))
@@ -98,12 +107,12 @@ class EffectiveConfigurations:
         nova: Sequence[Any],
         personality: Sequence[Any] | None,
         policy: tuple[Any, ...] | None,
+        observed: tuple[Any, ...] | None,
         breaker_open_until: datetime | None,
     ) -> Effective:
         """Resolve one Nova's rows. Where one is missing it gets defaults under which it may only wait."""
-        nova_id, team, _, _, default_executor, allowed, from_streams, per_phase, personal_after, minutes, timeout, account = (
-            nova
-        )
+        (nova_id, team, _, _, _, default_executor, allowed, from_streams, per_phase, personal_after, minutes, timeout,
+         account) = nova  # fmt: skip
         problem = _problem(nova, personality, policy)
         _, cycle_time, frequency, celebration, style, pattern = personality or _NO_PERSONALITY
         rules, concurrent = self._rules_of(policy) if policy else _NO_POLICY
@@ -123,7 +132,8 @@ class EffectiveConfigurations:
             personal_phase_length=timedelta(minutes=minutes),
             execution_timeout=timedelta(seconds=timeout),
         )
-        return Effective(config, rules, frozenset(orjson.loads(from_streams)), account, breaker_open_until, problem)
+        candidate = Candidate(nova[4], self._rules_of(observed)[0]) if observed else None
+        return Effective(config, rules, frozenset(orjson.loads(from_streams)), account, breaker_open_until, candidate, problem)
 
     def _rules_of(self, policy: tuple[Any, ...]) -> tuple[SafetyRules, int]:
         """Give a policy's rules and its limit of concurrent tasks."""

@@ -13,7 +13,7 @@ import structlog
 from django.conf import settings
 from django.db import OperationalError, transaction
 
-from safety import audit
+from safety import audit, observe
 from safety.audit import Entry
 from safety.core.orchestrator import SafetyOrchestrator, Verdict
 from safety.core.status import FleetFacts, SafetyFacts
@@ -29,7 +29,7 @@ from workflow.core.machine import CycleInputs, Step, execute_cycle, recover
 from workflow.core.momentum import MOMENTUM_PER_DAY
 from workflow.core.state import WorkflowState, working_since
 from workflow.core.work import AGENT, TaskFacts, Wanting, WorkType, deal
-from workflow.effective import Effective, EffectiveConfigurations
+from workflow.effective import Effective, EffectiveConfigurations, candidates_of
 from workflow.gathering import Claimed, Gathered
 from workflow.models import NovaState
 from workflow.task_tracker import TaskTracker
@@ -55,6 +55,7 @@ class Batch:
     gathered: Gathered
     facts: dict[str, SafetyFacts]
     verdicts: dict[str, Verdict]
+    opinions: dict[str, observe.Opinion]
     inputs: dict[str, CycleInputs]
 
 
@@ -155,6 +156,7 @@ class WorkflowEngine:
         )
         judge = self._orchestrator.judge
         verdicts = {nova_id: judge(facts[nova_id], effective[nova_id].rules, now) for nova_id in teams}
+        opinions = observe.judge_candidates(candidates_of(effective), facts, verdicts, now)
         inputs = {}
         for nova in claimed:
             nova_id = nova.nova_id
@@ -177,7 +179,7 @@ class WorkflowEngine:
                 similar=gathered.similar,
                 recent_insights=insights.split("\n") if insights else (),
             )
-        return Batch(claimed, effective, gathered, facts, verdicts, inputs)
+        return Batch(claimed, effective, gathered, facts, verdicts, opinions, inputs)
 
     @staticmethod
     def _wanting(claimed: Sequence[Claimed], effective: dict[str, Effective], gathered: Gathered) -> list[Wanting]:
@@ -208,7 +210,8 @@ class WorkflowEngine:
             without = [want for want in wanting if len(hands.get(want.nova_id, ())) < want.free_slots]
             if reserved < limit or len(without) == before:
                 break
-        if wanting:
+        reserved_for_all = sum(1 for task in gathered.reserved if not task.team)
+        if wanting and reserved_for_all < LEAST_AVAILABLE:  # else it does not matter how many more there are
             gathering.look_left(_kinds(wanting), gathered, now=now)
         return hands
 
@@ -272,6 +275,7 @@ class WorkflowEngine:
         def verdicts_of(winners: Sequence[str]) -> None:
             store_verdicts({nova_id: batch.verdicts[nova_id] for nova_id in winners}, batch.facts, now)
             observe_many([Seen(nova_id, Kind.EMPTY_CYCLE, count) for nova_id, count in empty.items()], now=now)
+            observe.record_opinions({nova_id: batch.opinions[nova_id] for nova_id in winners if nova_id in batch.opinions}, now)
 
         return Commit(batch.gathered, self.holder, tracker).run(stepped, verdicts_of)
 

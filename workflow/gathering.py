@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Q
 
-from safety.bulk import instant, json_text, membership, update_counted
+from safety.bulk import instant, json_text, members, membership, update_counted
 from workflow.core.state import WorkflowStateData
 from workflow.core.work import (
     ExecutionFacts,
@@ -171,7 +171,7 @@ def _open_tasks(kinds: Collection[str], now: datetime) -> tuple[str, list[Any]]:
         "AND (not_before IS NULL OR not_before <= %s) "
         f"AND (reserved_until IS NULL OR reserved_until < %s) AND {membership(_KIND)}"
     )
-    return ready, [now, now, json_text(sorted(kinds))]
+    return ready, [now, now, members(sorted(kinds))]
 
 
 def _one_of(column: str, select: str) -> str:
@@ -193,7 +193,6 @@ def gather(nova_ids: Sequence[str], teams: Collection[str], *, now: datetime) ->
 
 
 def _load_tasks(nova_ids: Sequence[str], gathered: Gathered, now: datetime) -> None:
-    batch, at = json_text(nova_ids), now
     ready = (  # what each Nova may start now
         f"SELECT id FROM workflow_task WHERE assignee_id = n.value AND {_UNFINISHED} AND status = 'pending' AND waiting_on = 0 "  # noqa: S608
         "AND executor <> 'agent' AND (not_before IS NULL OR not_before <= %s) "
@@ -204,7 +203,7 @@ def _load_tasks(nova_ids: Sequence[str], gathered: Gathered, now: datetime) -> N
     else:
         source = f"jsonb_array_elements_text(%s::jsonb) n CROSS JOIN LATERAL ({ready}) r JOIN workflow_task t ON t.id = r.id"
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {_TASK_COLUMNS} FROM {source}", [batch, at, at, 64 + _ASSIGNED_LOOKAHEAD])  # noqa: S608
+        cursor.execute(f"SELECT {_TASK_COLUMNS} FROM {source}", [json_text(nova_ids), now, now, 64 + _ASSIGNED_LOOKAHEAD])  # noqa: S608
         for row in cursor.fetchall():
             gathered.assigned.setdefault(row[6], []).append(_task(row, gathered, None, 0))
         cursor.execute(
@@ -213,7 +212,7 @@ def _load_tasks(nova_ids: Sequence[str], gathered: Gathered, now: datetime) -> N
             "(SELECT count(*) FROM workflow_taskdependency d WHERE d.depends_on = t.id) "
             "FROM workflow_task t LEFT JOIN workflow_execution e ON e.task_id = t.id AND e.attempt = t.attempts "
             f"WHERE t.{_UNFINISHED} AND t.status = 'in_progress' AND {membership('t.assignee_id')}",
-            [batch],
+            [members(nova_ids)],
         )
         for row in cursor.fetchall():
             execution = _execution(row[-12:-1]) if row[-12] is not None else None

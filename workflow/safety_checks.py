@@ -10,12 +10,13 @@ from functools import partial
 
 from django.db import transaction
 
+from safety import observe
 from safety.core.orchestrator import SafetyOrchestrator, Verdict
 from safety.facts import WorkflowSideFacts, load_facts
 from safety.verdicts import store_verdicts
 from workflow import waking
 from workflow.core.state import WorkflowState, working_since
-from workflow.effective import Effective, EffectiveConfigurations
+from workflow.effective import Effective, EffectiveConfigurations, candidates_of
 from workflow.models import NovaState
 
 _COLUMNS = (
@@ -37,6 +38,7 @@ def check_safety(nova_ids: Collection[str], *, now: datetime) -> dict[str, Verdi
         judge = SafetyOrchestrator().judge
         verdicts = {nova_id: judge(facts[nova_id], rules[nova_id], now) for nova_id in known}
         changed = store_verdicts(verdicts, facts, now)
+        observe.record_opinions(observe.judge_candidates(candidates_of(effective), facts, verdicts, now), now)
         if changed:
             waking.mark_due(changed, now=now)
             transaction.on_commit(partial(waking.knock, "loops"))

@@ -274,7 +274,7 @@ def _stop_executions(states: list[NovaState], now: datetime) -> None:
 
     A Nova that had something running has nothing left to rest: it is due as soon as it may go on, and takes it up again.
     """
-    running = Execution.objects.filter(nova__in=[s.nova_id for s in states], status__in=("dispatched", "running"))
+    running = Execution.objects.filter(nova__in=[s.nova_id for s in states], finished_at=None)
     tasks = dict(running.values_list("task_id", "nova_id"))
     running.update(status=Execution.Status.CANCELLED, finished_at=now, error="Its Nova was halted.")
     Task.objects.filter(id__in=tasks).update(max_attempts=F("max_attempts") + 1)

@@ -352,7 +352,7 @@ class TaskTracker:
         """Count down what waited for the tasks that succeeded; wake who may work on what became ready."""
         if not self._succeeded:
             return
-        finished = bulk.json_text(self._succeeded)
+        finished = bulk.members(self._succeeded)
         with connection.cursor() as cursor:
             cursor.execute(
                 "UPDATE workflow_task SET fence = fence + 1, updated_at = %s, waiting_on = waiting_on - (SELECT count(*) "  # noqa: S608
@@ -383,7 +383,7 @@ class TaskTracker:
     def _stop_executions(self) -> None:
         """Let the hosts stop what runs for cancelled tasks."""
         if self._cancelled:
-            running = Execution.objects.filter(task_id__in=self._cancelled, status__in=("dispatched", "running"))
+            running = Execution.objects.filter(task_id__in=self._cancelled, finished_at=None)
             running.update(status=Execution.Status.CANCELLED, finished_at=self.now)
 
     def _block_orphans(self) -> None:

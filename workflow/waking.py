@@ -13,7 +13,7 @@ from typing import Any
 
 from django.db import connection, transaction
 
-from safety.bulk import json_text, membership
+from safety.bulk import members, membership
 from safety.stream_client import StreamClient, StreamError
 
 WAKE_STREAMS = {"loops": "nova.wake.loops", "work": "nova.wake.work"}
@@ -44,7 +44,7 @@ def mark_due(nova_ids: Collection[str], *, now: datetime) -> None:
     circle. It is made due after the commit, when nothing is held. So it is with all wakes here.
     """
     if nova_ids:
-        _wake(membership("nova_id"), [json_text(sorted(nova_ids))], set(nova_ids), now)
+        _wake(membership("nova_id"), [members(sorted(nova_ids))], set(nova_ids), now)
 
 
 def mark_all_due(*, now: datetime) -> None:
@@ -71,7 +71,7 @@ def _wake(condition: str, values: list[Any], wanted: set[str] | None, now: datet
 
 def _wake_waiting(nova_ids: Collection[str], now: datetime) -> None:
     which = _in_order(membership("nova_id"))
-    _update(f"UPDATE {_STATE} SET {_NOW_DUE} WHERE {which}", [now, now, json_text(sorted(nova_ids))])  # noqa: S608
+    _update(f"UPDATE {_STATE} SET {_NOW_DUE} WHERE {which}", [now, now, members(sorted(nova_ids))])  # noqa: S608
 
 
 def mark_idle_due(teams: Sequence[str], *, now: datetime) -> None:
@@ -119,7 +119,7 @@ def lock_states(nova_ids: Collection[str]) -> None:
         with connection.cursor() as cursor:
             cursor.execute(
                 f"SELECT 1 FROM {_STATE} WHERE {condition} ORDER BY nova_id FOR NO KEY UPDATE",  # noqa: S608
-                [json_text(sorted(nova_ids))],
+                [members(sorted(nova_ids))],
             )
 
 

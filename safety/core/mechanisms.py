@@ -88,8 +88,8 @@ class FrostyCooldownManager:
         return self.safe
 
     def _drift(self, facts: SafetyFacts, rules: SafetyRules, now: datetime) -> SafetyStatus:
-        """Judge completion drift (spec section 6). After a cooldown or a pause the Nova begins afresh."""
-        afresh = (facts.active_since, facts.last_cooldown_end)
+        """Judge completion drift (spec section 6). After a pause, or whatever kept it from acting, a Nova begins afresh."""
+        afresh = (facts.active_since, facts.last_cooldown_end, facts.verdict_since if facts.verdict_is_safe else now)
         if facts.has_claimable_work:
             length, limit = _length(now, facts.last_task_change, *afresh), rules.drift_without_task_change
             if length > limit:

@@ -99,6 +99,9 @@ _RESPONSES: Mapping[str, tuple[str, str, SafetyLevel, str]] = {
         "The stream server is away: the fleet waits for it",
     ),
 }
+_FACTS_SHOWN = 300  # characters of a report's details within its reason
+# what may be reported
+VIOLATION_TYPES = tuple(_RESPONSES)
 
 
 class SafetyOrchestrator:
@@ -147,6 +150,8 @@ class SafetyOrchestrator:
             known = ("hook_health", ACTIVATE_QUARANTINE, SafetyLevel.QUARANTINE, reason)
         mechanism, action, level, reason = known
         facts = ", ".join(f"{name} {value}" for name, value in details.items())
+        if len(facts) > _FACTS_SHOWN:  # the evidence has all of them
+            facts = f"{facts[:_FACTS_SHOWN]}…"
         return ViolationResponse(mechanism, action, level, f"{reason} ({facts})." if facts else f"{reason}.")
 
 

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('safety', '0002_control'),
+        ('safety', '0003_incident_lists'),
     ]
 
     operations = [

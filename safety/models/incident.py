@@ -41,5 +41,11 @@ class SafetyIncident(models.Model):
             models.UniqueConstraint(fields=["nova_id", "mechanism"], condition=Q(ended_at=None), name="incident_one_open"),
         ]
 
+        indexes = [
+            # the list of one Nova's incidents, and of those with a status, newest first
+            models.Index(fields=["nova_id", "id"], name="incident_of_nova"),
+            models.Index(fields=["status", "id"], name="incident_by_status"),
+        ]
+
     def __str__(self) -> str:
         return f"{self.mechanism} {self.nova_id or 'fleet'} {self.status}"

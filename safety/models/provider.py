@@ -1,8 +1,15 @@
 """An account at a provider of models: what the API guardian counts beside each Nova, and whose breaker all its Novas share."""
 
+import re
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def _count(default: int) -> "models.PositiveIntegerField[int, int]":
@@ -15,6 +22,8 @@ def _seconds(default: float) -> "models.FloatField[float, float]":
 
 class ProviderAccount(models.Model):
     """Where calls to models go, and how many may. Where its key is kept is never shown, logged or exported."""
+
+    HIDDEN: ClassVar[frozenset[str]] = frozenset({"key_source", "key_location"})  # written, and read by callers of models only
 
     class Kind(models.TextChoices):
         ANTHROPIC = "anthropic"
@@ -66,3 +75,37 @@ class ProviderAccount(models.Model):
 
     def __str__(self) -> str:
         return self.slug
+
+    def clean(self) -> None:
+        """Refuse an address or a place of the key that could hold or tell a secret; what was given is not repeated."""
+        problems = {}
+        if problem := _problem_of_address(self.base_url):
+            problems["base_url"] = problem
+        if problem := self._problem_of_location():
+            problems["key_location"] = problem
+        if problems:
+            raise ValidationError(problems)
+
+    def _problem_of_location(self) -> str:
+        if self.key_source == self.KeySource.ENVIRONMENT and not _VARIABLE.fullmatch(self.key_location):
+            return "Give the name of an environment variable: letters, digits and _. Never give the key itself."
+        if self.key_source == self.KeySource.FILE and not self.key_location.startswith("/"):
+            return "Give the absolute path of the file that holds the key. Never give the key itself."
+        if self.key_source == self.KeySource.NONE and self.key_location:
+            return "Say with key_source what this is: environment or file."
+        return ""
+
+
+def _problem_of_address(text: str) -> str:
+    """Say what is wrong with a base URL; empty: nothing, or the field's own validator says it."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return ""
+    if text and parts.scheme.lower() not in ("http", "https"):
+        return "Give an address that begins with http:// or https://."
+    if "@" in parts.netloc:
+        return "Give the address without a user name or password. Where the key is kept is said by key_source and key_location."
+    if parts.query or parts.fragment or "?" in text or "#" in text:
+        return "Give scheme, host and path only, without ? and #."
+    return ""

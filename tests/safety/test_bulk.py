@@ -262,17 +262,27 @@ def test_membership_finds_what_is_in_the_list_however_long_it_is(three, wanted):
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT nova_id FROM safety_safetystate WHERE {bulk.membership('nova_id')} ORDER BY nova_id",
-            [bulk.json_text(wanted)],
+            [bulk.members(wanted)],
         )
         found = [row[0] for row in cursor.fetchall()]
     assert found == sorted({"echo", "helix", "torch"} & set(wanted))
+
+
+def test_members_may_hold_any_characters():
+    names = ['a "quoted" one', "back\\slash", "{braces,comma}", "line\nbreak", "it's", "é", ""]
+    with connection.cursor() as cursor:
+        for name in names:
+            cursor.execute(
+                f"SELECT {bulk.membership('value')} FROM (SELECT CAST(%s AS text) AS value) v", [bulk.members(names), name]
+            )
+            assert cursor.fetchone()[0]
 
 
 def test_membership_of_integers_compares_integers():
     keys = bulk.insert_numbered(OutboxEntry, ("created_at", "entry_ids"), [(NOW, "[]")] * 12)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT id FROM safety_outboxentry WHERE {bulk.membership('id', integers=True)}", [bulk.json_text(keys[:2])]
+            f"SELECT id FROM safety_outboxentry WHERE {bulk.membership('id', integers=True)}", [bulk.members(keys[:2])]
         )
         assert sorted(row[0] for row in cursor.fetchall()) == keys[:2]
 

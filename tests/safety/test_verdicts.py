@@ -178,6 +178,19 @@ def test_stress_is_timed_meditated_away_and_told(now):
     assert actions("torch") == ["safety.nova.unsafe", "safety.nova.safe"]
 
 
+def test_what_a_nova_could_not_do_while_it_was_stopped_is_no_drift(now):
+    waiting = WorkflowSideFacts(has_claimable_work=True, last_task_change=now, active_since=now)
+    away = FleetFacts(stream_reachable=False, stream_unreachable_since=now + timedelta(minutes=20))
+    cycle(now)
+    assert cycle(now + timedelta(minutes=22), fleet=away, work=waiting) == {"torch"}
+    assert cycle(now + timedelta(minutes=40), work=waiting) == {"torch"}
+    assert state_of().is_safe
+    assert state_of().since == now + timedelta(minutes=40)
+    assert cycle(now + timedelta(minutes=69), work=waiting) == set()
+    assert cycle(now + timedelta(minutes=71), work=waiting) == {"torch"}
+    assert state_of().mechanism == "frosty"
+
+
 def test_the_whole_fleet_waits_for_the_stream_server_on_one_incident(now):
     nova_ids = [f"nova-{number}" for number in range(20)]
     note_stream_lost(now)

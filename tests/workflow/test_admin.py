@@ -16,7 +16,15 @@ from django.utils import timezone
 
 from safety import audit
 from safety.api_keys import create_key
-from safety.models import AuditEntry, HookEvent, HookSession, SafetyIncident, SafetyPolicy
+from safety.models import (
+    AuditEntry,
+    CandidateVerdict,
+    HookEvent,
+    HookSession,
+    ProviderAccount,
+    SafetyIncident,
+    SafetyPolicy,
+)
 from tests import factories
 from workflow import halts
 from workflow.admin import verbs
@@ -45,7 +53,10 @@ def page(client: Client, admin_user: User) -> Client:
 def everything(now: datetime) -> dict[str, Any]:
     """One row of each kind, by model label, with an awkward text in it."""
     text = "<script>alert(1)</script>"
-    nova = factories.make_nova(name=text, state={"last_error": text, "protocol_checks": 3, "protocol_passes": 2})
+    candidate = factories.make_policy("strict")
+    nova = factories.make_nova(
+        name=text, candidate_policy=candidate, state={"last_error": text, "protocol_checks": 3, "protocol_passes": 2}
+    )
     factories.make_safety_state(is_safe=False, mechanism="frosty", reason=text, since=now)
     task = factories.make_task(text, assignee="torch", status="blocked", block_reason=text, results=text, metrics={"a": text})
     audit_ids = write_entries(now, audit.Entry("test.happened", "torch", "nova", "torch", {"a": text}, {"a": None}, text))
@@ -63,6 +74,7 @@ def everything(now: datetime) -> dict[str, Any]:
         "workflow.streamcursor": StreamCursor.objects.create(stream="nova.work.queue", updated_at=now),
         "workflow.lease": Lease.objects.create(name="intake", holder="h", heartbeat_at=now, note={"a": text}),
         "safety.safetyincident": incident,
+        "safety.provideraccount": ProviderAccount.objects.create(slug="claude", breaker="open", breaker_reason=text),
         "safety.auditentry": AuditEntry.objects.get(id=audit_ids[0]),
         "safety.apikey": create_key("torch", name=text, now=now)[1],
         "safety.hookevent": HookEvent.objects.create(
@@ -70,6 +82,18 @@ def everything(now: datetime) -> dict[str, Any]:
         ),
         "safety.hooksession": HookSession.objects.create(
             nova_id="torch", session_id=text, started_at=now, last_seen_at=now, stopped_at=now
+        ),
+        "safety.candidateverdict": CandidateVerdict.objects.create(
+            nova_id="torch",
+            policy="strict",
+            is_safe=False,
+            mechanism="frosty",
+            reason=text,
+            since=now,
+            observed_since=now,
+            blocks=1,
+            last_block_at=now,
+            memory={"enforced": {"is_safe": False, "mechanism": text, "reason": text}},
         ),
         "workflow.halt": halts.order("pause", "nova", "torch", reason=text, now=now, drill=True),
         "auth.user": User.objects.create_user("ada", password="x"),
@@ -111,6 +135,14 @@ class TestPages:
             "safety.auditentry": ["action__icontains=nova", "nova_id__exact=torch", "actor__exact=system"],
             "workflow.inboxmessage": ["status__exact=rejected", "stream__icontains=torch"],
             "workflow.personality": ["use=yes", "use=no"],
+            "safety.safetyincident": [
+                "lasting=yes",
+                "lasting=no",
+                "mechanism=frosty",
+                "status__exact=open",
+                "nova_id__exact=x",
+            ],
+            "safety.provideraccount": ["use=yes", "kind__exact=openai", "breaker__exact=open"],
             "workflow.execution": ["status__exact=running", "nova__nova_id__exact=torch"],
         }
         for label, queries in filters.items():
@@ -165,6 +197,7 @@ WINDOWS = {
     "safety.apikey",
     "safety.hookevent",
     "safety.hooksession",
+    "safety.candidateverdict",
 }
 
 

@@ -9,7 +9,7 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 
 from safety import api_keys
-from safety.models import AuditEntry, SafetyState
+from safety.models import AuditEntry, ProviderAccount, SafetyIncident, SafetyState
 from tests import factories
 from workflow.models import Halt, NovaState
 from workflow.roles import ROLES
@@ -47,13 +47,34 @@ CONTROLS: list[tuple[str, str, dict[str, Any] | None, str, set[str]]] = [
     ("patch", "policies/standard", {"requests_per_minute": 20, "reason": "x"}, "running", OFFICERS),
     ("patch", "novas/torch", {"team": "red", "reason": "x"}, "running", OPERATORS),
     ("post", "novas", {"nova_id": "nyx", "reason": "x"}, "running", OFFICERS),
+    ("get", "provider-accounts", None, "running", EVERYBODY),
+    ("get", "provider-accounts/claude", None, "running", EVERYBODY),
+    ("post", "provider-accounts", {"slug": "spare", "reason": "x"}, "running", OFFICERS),
+    ("patch", "provider-accounts/claude", {"requests_per_minute": 20, "reason": "x"}, "running", OFFICERS),
+    ("post", "provider-accounts/claude/archive", {"reason": "x"}, "running", OFFICERS),
+    ("post", "provider-accounts/claude/restore", {"reason": "x"}, "running", OFFICERS),
+    ("post", "provider-accounts/claude/close-breaker", {"reason": "x"}, "running", OFFICERS),
+    ("get", "incidents", None, "running", EVERYBODY),
+    ("get", "incidents/17", None, "running", EVERYBODY),
+    ("post", "incidents/17/acknowledge", {"reason": "x"}, "running", OPERATORS),
+    ("post", "incidents/17/mitigate", {"reason": "x"}, "running", OPERATORS),
+    ("post", "incidents/17/resolve", {"reason": "x"}, "running", OPERATORS),
+    ("post", "incidents/17/false-positive", {"reason": "x"}, "running", OPERATORS),
+    ("post", "incidents/17/note", {"reason": "x"}, "running", OPERATORS),
+    ("post", "novas/torch/violations", {"type": "tool_burst"}, "running", OPERATORS),
 ]
+# what a Nova's key opens for its own Nova
+ITS_OWN = {"incidents": 200, "incidents/17": 200, "novas/torch/violations": 201}
 
 
 @pytest.fixture
 def _torch(settings: Any) -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     factories.make_nova()
+    ProviderAccount.objects.create(slug="claude")
+    SafetyIncident.objects.create(
+        pk=17, nova_id="torch", mechanism="frosty", reason="x", opened_at=factories.NOW, last_seen_at=factories.NOW
+    )
 
 
 def person(role: str) -> Client:
@@ -70,7 +91,7 @@ def send(client: Client, method: str, address: str, body: Any) -> Any:
     return getattr(client, method)(f"/api/v1/{address}", json.dumps(body), content_type="application/json")
 
 
-@pytest.mark.usefixtures("_torch")
+@pytest.mark.usefixtures("_torch", "stream")
 @pytest.mark.parametrize("role", ROLE_NAMES)
 @pytest.mark.parametrize(
     ("method", "address", "body", "mode", "may"), CONTROLS, ids=[f"{c[0]} {c[1]} {c[3]}" for c in CONTROLS]
@@ -89,6 +110,7 @@ def test_each_control_is_for_its_roles(
         assert answer.status_code == 403
         assert answer.json()["code"] == "permission_denied"
         assert NovaState.objects.get(nova="torch").mode == mode
+        assert SafetyIncident.objects.get().status == "open"
         assert AuditEntry.objects.count() == entries
 
 
@@ -107,10 +129,10 @@ def test_lifting_a_halt_of_the_fleet_needs_an_officer(role: str, now: datetime) 
 @pytest.mark.parametrize(
     ("method", "address", "body"), [control[:3] for control in CONTROLS], ids=[f"{c[0]} {c[1]} {c[3]}" for c in CONTROLS]
 )
-def test_a_novas_key_opens_no_control(method: str, address: str, body: Any, now: datetime) -> None:
+def test_a_novas_key_opens_no_control_but_its_own(method: str, address: str, body: Any, now: datetime) -> None:
     key, _ = api_keys.create_key("torch", now=now)
     client = Client(headers={"Authorization": f"Bearer {key}"})
-    assert send(client, method, address, body).status_code == 403
+    assert send(client, method, address, body).status_code == ITS_OWN.get(address, 403)
 
 
 @pytest.mark.usefixtures("_torch")
@@ -127,6 +149,32 @@ def test_the_admin_has_the_same_rules(role: str, verb: str, mode: str, now: date
     changed = NovaState.objects.get().mode != mode
     assert changed == (role in may), answer.content
     assert answer.status_code in (302, 403)
+
+
+@pytest.mark.usefixtures("_torch", "stream")
+@pytest.mark.parametrize("role", ROLE_NAMES)
+@pytest.mark.parametrize(
+    ("page", "verb", "row", "may"),
+    [
+        ("safetyincident", "acknowledge", "17", OPERATORS),
+        ("safetyincident", "mitigate", "17", OPERATORS),
+        ("safetyincident", "resolve", "17", OPERATORS),
+        ("safetyincident", "false_positive", "17", OPERATORS),
+        ("safetyincident", "note", "17", OPERATORS),
+        ("provideraccount", "archive", "claude", OFFICERS),
+        ("provideraccount", "close_breaker", "claude", OFFICERS),
+    ],
+)
+def test_verbs_on_incidents_and_accounts_are_for_their_roles_in_the_admin(
+    role: str, page: str, verb: str, row: str, may: set[str]
+) -> None:
+    ProviderAccount.objects.update(breaker="open")
+    client = person(role)
+    User.objects.update(is_staff=True)
+    entries = AuditEntry.objects.count()
+    answer = client.post(f"/admin/safety/{page}/verb/{verb}/", {"rows": row, "reason": "x"})
+    assert answer.status_code == (302 if role in may else 403)
+    assert (AuditEntry.objects.count() > entries) == (role in may)
 
 
 def test_the_roles_are_groups_with_real_permissions() -> None:

@@ -8,14 +8,20 @@ from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.http import urlencode
+from django.utils.safestring import SafeString
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+from safety.admin import table
+from safety.limits import limits_in_force
 from safety.models import SafetyPolicy
 from workflow.admin.verbs import AdminVerb, VerbAdmin, one_by_one
 from workflow.configuration import archive, restore, save_configured
-from workflow.models import Objective, Personality
+from workflow.models import Nova, Objective, Personality
 
 
 class ConfiguredForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -121,11 +127,13 @@ class SafetyPolicyAdmin(ConfiguredAdmin):
     list_filter = [InUse]
     search_fields = ["slug"]
     ordering = ["slug"]
+    readonly_fields = ["show_enforced", "show_observed", "show_differences"]
     fieldsets = [
+        ("Where it holds", {"fields": [("show_enforced", "show_observed"), "show_differences"]}),
         (None, {"fields": ["slug", "description", "max_concurrent_tasks"]}),
         ("Calls to model providers", {"fields": [
             ("requests_per_minute", "requests_per_hour"), ("requests_per_day", "concurrent_requests"),
-            ("burst_requests", "burst_window"),
+            ("burst_requests", "burst_window"), "request_timeout",
         ]}),
         ("Frosty: bursts, failures, drift", {"fields": [
             ("tool_uses_per_minute", "failures_in_window"), ("failure_ratio", "failure_window"), ("cooldown", "cooldown_limit"),
@@ -143,6 +151,30 @@ class SafetyPolicyAdmin(ConfiguredAdmin):
         ]}),
         ("Why", {"fields": ["reason"]}),
     ]  # fmt: skip
+
+    def get_fieldsets(self, request: HttpRequest, obj: SafetyPolicy | None = None) -> Any:
+        return self.fieldsets if obj else self.fieldsets[1:]
+
+    @display(description="in force for")
+    def show_enforced(self, policy: SafetyPolicy) -> SafeString:
+        return _novas("policy", policy)
+
+    @display(description="observed as a candidate by")
+    def show_observed(self, policy: SafetyPolicy) -> SafeString:
+        return _novas("candidate_policy", policy)
+
+    @display(description="differs from the preset standard in")
+    def show_differences(self, policy: SafetyPolicy) -> SafeString | str:
+        found = [limit for limit in limits_in_force(policy) if limit.differs]
+        rows = [(one.name, one.in_words(one.value), one.in_words(one.standard), one.meaning) for one in found]
+        return table(["limit", "here", "standard", "meaning"], rows) if rows else "nothing"
+
+
+def _novas(field: str, policy: SafetyPolicy) -> SafeString:
+    """Lead to the Novas in service that name this policy."""
+    count = Nova.objects.filter(archived_at=None, **{field: policy}).count()
+    url = f"{reverse('admin:workflow_nova_changelist')}?{urlencode({f'{field}__slug__exact': policy.pk})}"
+    return format_html('<a href="{}">{}</a>', url, f"{count} Nova{'' if count == 1 else 's'}")
 
 
 @admin.register(Objective)

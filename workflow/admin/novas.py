@@ -12,13 +12,19 @@ from django.core.exceptions import ValidationError
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
+from django.utils.timezone import localtime
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
+from safety.admin import table
+from safety.limits import limits_in_force
+from safety.observe import ENFORCED, observation_of
 from workflow import halts, services
+from workflow.admin.observed import words_of
 from workflow.admin.verbs import AdminVerb, Done, VerbAdmin
 from workflow.configuration import check_executors, save_configured
 from workflow.derived_status import derived_status, load_fleet, load_verdicts
@@ -72,8 +78,8 @@ class NovaForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = Nova
         fields = [
-            "nova_id", "name", "personality", "policy", "team", "default_executor", "allowed_executors", "stream_executors",
-            "execution_timeout", "tasks_per_phase", "personal_phase_after", "personal_phase_minutes",
+            "nova_id", "name", "personality", "policy", "candidate_policy", "team", "default_executor", "allowed_executors",
+            "stream_executors", "execution_timeout", "tasks_per_phase", "personal_phase_after", "personal_phase_minutes",
         ]  # fmt: skip
 
     def clean(self) -> dict[str, Any]:
@@ -185,23 +191,27 @@ class NovaAdmin(VerbAdmin):
         "nova_id", "show_status", "show_reason", "show_state", "show_phase", "show_in_flight", "show_cycles", "show_compliance",
         "show_due",
     ]  # fmt: skip
-    list_filter = [InService, "state__mode", "state__current_state", "personality", "policy", "team"]
+    list_filter = [InService, "state__mode", "state__current_state", "personality", "policy", "candidate_policy", "team"]
     show_full_result_count = True
     search_fields = ["nova_id", "name", "team"]
     ordering = ["nova_id"]
     fieldsets = [
         ("Where it stands", {"fields": [
-            ("show_status", "show_reason"), ("show_state", "show_phase", "show_due"),
-            ("show_in_flight", "show_cycles", "show_compliance"), "show_last_error",
+            ("show_status", "show_reason"), ("show_state", "show_phase"), ("show_due", "show_cycles"),
+            ("show_in_flight", "show_compliance"), "show_last_error",
         ]}),
         ("Who it is", {"fields": [("nova_id", "name"), ("personality", "policy"), "team"]}),
-        ("What it may run", {"fields": ["default_executor", ("allowed_executors", "stream_executors"), "execution_timeout"]}),
+        ("What it may run", {"fields": ["default_executor", ("allowed_executors", "stream_executors"), "execution_timeout",
+                                       "provider_account"]}),
         ("Phases", {"fields": ["tasks_per_phase", "personal_phase_after", "personal_phase_minutes"]}),
+        ("Observe", {"fields": ["candidate_policy", ("show_observed", "show_blocks"), "show_last_block", "show_enforced"]}),
         ("Why", {"fields": ["reason"]}),
+        ("Limits in force", {"fields": ["show_limits"]}),
     ]  # fmt: skip
+    only_of_saved = frozenset({"Where it stands", "Observe", "Limits in force"})
     readonly_fields = [
         "show_status", "show_reason", "show_state", "show_phase", "show_due", "show_in_flight", "show_cycles",
-        "show_compliance", "show_last_error",
+        "show_compliance", "show_last_error", "show_observed", "show_blocks", "show_last_block", "show_enforced", "show_limits",
     ]  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Nova]:
@@ -218,13 +228,14 @@ class NovaAdmin(VerbAdmin):
         nova: Nova | None = super().get_object(request, object_id, from_field)
         if nova is not None:
             self._look([nova])
+            nova.observation = observation_of(nova.pk, nova.candidate_policy_id)  # type: ignore[attr-defined]
         return nova
 
     def get_readonly_fields(self, request: HttpRequest, obj: Nova | None = None) -> Any:
         return [*self.readonly_fields, *(["nova_id"] if obj else [])]
 
     def get_fieldsets(self, request: HttpRequest, obj: Nova | None = None) -> Any:
-        return self.fieldsets if obj else self.fieldsets[1:]
+        return self.fieldsets if obj else [part for part in self.fieldsets if part[0] not in self.only_of_saved]
 
     def save_model(self, request: HttpRequest, obj: Nova, form: Any, change: bool) -> None:
         save_configured(
@@ -294,3 +305,46 @@ class NovaAdmin(VerbAdmin):
     @display(description="last error")
     def show_last_error(self, nova: Nova) -> str:
         return nova.state.last_error or "-"
+
+    @display(description="observed")
+    def show_observed(self, nova: Any) -> str:
+        seen = nova.observation
+        if seen is None:
+            return "not judged yet" if nova.candidate_policy_id else "there is no candidate"
+        return f"since {_instant(seen.observed_since)}"
+
+    @display(description="would have blocked")
+    def show_blocks(self, nova: Any) -> str:
+        seen = nova.observation
+        if seen is None:
+            return "-"
+        times = "once" if seen.blocks == 1 else f"{seen.blocks:,} times"
+        now = "it would let the Nova act" if seen.is_safe else "it would have the Nova stopped"
+        return f"{times if seen.blocks else 'never'}; now {now}, since {_instant(seen.since)}"
+
+    @display(description="newest block")
+    def show_last_block(self, nova: Any) -> str:
+        seen = nova.observation
+        if seen is None or seen.last_block_at is None:
+            return "-"
+        return f"{_instant(seen.last_block_at)}, {seen.mechanism}: {seen.reason}"
+
+    @display(description="the enforced policy said")
+    def show_enforced(self, nova: Any) -> str:
+        return words_of(nova.observation.memory.get(ENFORCED) if nova.observation else None)
+
+    @display(description="limits")
+    def show_limits(self, nova: Nova) -> SafeString:
+        limits = limits_in_force(nova.policy, nova.candidate_policy)
+        heads = ["limit", "in force", "meaning", "origin"]
+        rows = [(limit.name, limit.in_words(limit.value), limit.meaning, limit.origin) for limit in limits]
+        if nova.candidate_policy is None:
+            return table(heads, rows)
+        told = ["same" if one.candidate in (None, one.value) else one.in_words(one.candidate) for one in limits]
+        return table(
+            [*heads, f"candidate {nova.candidate_policy}"], [(*row, said) for row, said in zip(rows, told, strict=True)]
+        )
+
+
+def _instant(value: datetime | None) -> str:
+    return date_format(localtime(value), "DATETIME_FORMAT") if value else "-"

@@ -23,6 +23,7 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from safety.admin import JournalledAdmin
+from safety.incident_services import IncidentError
 from workflow.errors import WorkflowError
 from workflow.task_tracker import TaskError
 
@@ -73,7 +74,7 @@ def one_by_one(act: Callable[[str, Mapping[str, Any], datetime], bool]) -> Calla
         for key in keys:
             try:
                 changed = act(key, answers, now)
-            except (WorkflowError, TaskError) as refusal:
+            except (WorkflowError, TaskError, IncidentError) as refusal:
                 done.problems.append(str(refusal))
                 continue
             done.changed += changed

@@ -1,6 +1,7 @@
-"""What operators configure, at the API: Novas, personalities, safety policies, objectives. workflow.configuration saves it.
+"""What operators configure, at the API: Novas, personalities, safety policies, objectives, provider accounts.
 
-A row's ETag is the digest of what is configured; with If-Match a change is refused if somebody else was quicker.
+workflow.configuration saves it. A row's ETag is the digest of what is configured; with If-Match a change is refused if
+somebody else was quicker.
 """
 
 import hashlib
@@ -15,8 +16,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from safety.bulk import json_text
-from safety.models import SafetyPolicy
-from workflow import configuration
+from safety.models import ProviderAccount, SafetyPolicy
+from workflow import breakers, configuration
 from workflow.api.pages import Pages
 from workflow.api.serializers import Accepted, ReasonAccepted, Shown
 from workflow.api.views import Door, NovaDetail, NovaList, show_one_nova
@@ -64,6 +65,36 @@ class ObjectiveWritten(_Written, Shown):
         read_only_fields = ["id", "open_task_id", "created_at", "archived_at"]
 
 
+class ProviderWritten(_Written, Shown):
+    """Where calls to models go. Where the key is kept comes in here, and out nowhere."""
+
+    has_key = serializers.SerializerMethodField()
+
+    class Meta:
+        model = ProviderAccount
+        fields = [
+            "slug", "kind", "base_url", "key_source", "key_location", "has_key", "requests_per_minute", "requests_per_hour",
+            "requests_per_day", "concurrent_requests", "burst_requests", "burst_window", "breaker_failures", "breaker_rest",
+            "breaker_rest_limit", "breaker", "breaker_since", "breaker_open_until", "breaker_reason", "updated_at",
+            "archived_at", "reason",
+        ]  # fmt: skip
+        read_only_fields = [
+            "breaker", "breaker_since", "breaker_open_until", "breaker_reason", "updated_at", "archived_at",
+        ]  # fmt: skip
+        extra_kwargs = {
+            "key_source": {"write_only": True, "error_messages": {"invalid_choice": "Known are none, environment and file."}},
+            "key_location": {"write_only": True},
+        }
+
+    def get_has_key(self, account: ProviderAccount) -> bool:
+        return account.key_source != ProviderAccount.KeySource.NONE
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs.get("key_source") == ProviderAccount.KeySource.NONE:
+            attrs.setdefault("key_location", "")  # what was there is forgotten
+        return attrs
+
+
 class NovaWritten(_Written, Shown):
     class Meta:
         model = Nova
@@ -78,10 +109,18 @@ class NovaWritten(_Written, Shown):
 class Kind:
     """One kind of configured row: its model, its body, and how its addresses and pages are called."""
 
-    def __init__(self, model: type[models.Model], written: type[Any], name: str, *key: str) -> None:
+    def __init__(
+        self,
+        model: type[models.Model],
+        written: type[Any],
+        name: str,
+        *key: str,
+        own: frozenset[str] = frozenset({"updated_at", "open_task_id"}),
+    ) -> None:
         self.model = model
         self.written = written
         self.name = name
+        self.own = own  # what the row keeps for itself: no part of its ETag
         self.pages: Pages[Any] = Pages(*key)
         app, label = model._meta.app_label, model._meta.model_name
         self.permissions = {
@@ -96,7 +135,7 @@ class Kind:
 
     def etag(self, row: Any) -> str:
         """Give the digest of what is configured: a row that was saved with the same values has the same."""
-        shown = {name: value for name, value in self.show(row).items() if name not in ("updated_at", "open_task_id")}
+        shown = {name: value for name, value in self.show(row).items() if name not in self.own}
         return f'"{hashlib.sha256(json_text(shown).encode()).hexdigest()[:32]}"'
 
     def get(self, pk: str, *, lock: bool = False) -> Any:
@@ -117,6 +156,14 @@ class Kind:
 PERSONALITIES = Kind(Personality, PersonalityWritten, "personality", "slug")
 POLICIES = Kind(SafetyPolicy, PolicyWritten, "policy", "slug")
 OBJECTIVES = Kind(Objective, ObjectiveWritten, "objective", "created_at", "id")
+# what is hidden changes no digest, so `updated_at` stands for it; the guardian, which moves the breaker, leaves it alone
+PROVIDERS = Kind(
+    ProviderAccount,
+    ProviderWritten,
+    "provider-account",
+    "slug",
+    own=frozenset({"breaker", "breaker_since", "breaker_open_until", "breaker_reason"}),
+)
 NOVAS = Kind(Nova, NovaWritten, "nova", "nova_id")
 
 
@@ -163,6 +210,18 @@ class ConfiguredVerb(Door):
         act(self.kind.get(pk), reason=reason, now=self.now)
         row = self.kind.get(pk)
         return Response(self.kind.show(row), headers={"ETag": self.kind.etag(row)})
+
+
+class BreakerClosed(Door):
+    """POST with a reason: let calls of an account pass again before its breaker would."""
+
+    permissions_needed = {"POST": PROVIDERS.permissions["PATCH"]}
+
+    def post(self, request: Request, pk: str) -> Response:
+        reason = self.accept(ReasonAccepted).validated_data["reason"]
+        breakers.close_breaker(pk, reason=reason, now=self.now)
+        row = PROVIDERS.get(pk)
+        return Response(PROVIDERS.show(row), headers={"ETag": PROVIDERS.etag(row)})
 
 
 def create(door: Door, kind: Kind, request: Request) -> Any:

@@ -17,6 +17,8 @@ from rest_framework import exceptions, status
 from rest_framework.response import Response
 
 from safety.api_guardian import ApiLimitExceeded
+from safety.incident_services import IllegalIncidentMove, IncidentError, IncidentNotFound, WordsMissing
+from workflow.breakers import AccountNotFound, CountersAway
 from workflow.configuration import ReasonMissing, StillInUse
 from workflow.core.protocol import ProtocolViolation
 from workflow.errors import WorkflowError
@@ -32,17 +34,23 @@ CONTENT_TYPE = "application/problem+json"
 STATUSES: Mapping[type[Exception], tuple[int, str]] = {
     NovaNotFound: (404, "nova_not_found"),
     HaltNotFound: (404, "halt_not_found"),
+    IncidentNotFound: (404, "incident_not_found"),
+    AccountNotFound: (404, "provider_account_not_found"),
     TaskNotFound: (404, "task_not_found"),
     Nova.DoesNotExist: (404, "nova_not_found"),
     Task.DoesNotExist: (404, "task_not_found"),
     ReasonMissing: (400, "reason_missing"),
+    WordsMissing: (400, "reason_missing"),
     IllegalModeChange: (409, "illegal_mode_change"),
     IllegalTaskMove: (409, "illegal_task_move"),
+    IllegalIncidentMove: (409, "illegal_incident_move"),
     StillInUse: (409, "still_in_use"),
     IdempotencyKeyReused: (422, "idempotency_key_reused"),
     ProtocolViolation: (400, "protocol_violation"),
+    CountersAway: (503, "stream_server_away"),
     WorkflowError: (409, "refused"),
     TaskError: (409, "refused"),
+    IncidentError: (409, "refused"),
 }
 
 

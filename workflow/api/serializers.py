@@ -11,7 +11,8 @@ from django.utils.dateparse import parse_duration
 from rest_framework import serializers
 
 from safety.bulk import json_text
-from safety.models import FleetFact, SafetyState
+from safety.models import CandidateVerdict, FleetFact, SafetyState
+from safety.observe import ENFORCED
 from workflow.core.inbound import ATTEMPTS_LIMIT, DEFAULT_ATTEMPTS, DEPENDENCIES_LIMIT, DURATION_LIMIT, FIELD_LIMIT
 from workflow.core.protocol import TASK_ID_LIMIT, TITLE_LIMIT
 from workflow.core.work import Priority, WorkType
@@ -43,8 +44,9 @@ class NovaConfigShown(Shown):
     class Meta:
         model = Nova
         fields = [
-            "personality", "policy", "team", "default_executor", "allowed_executors", "stream_executors", "tasks_per_phase",
-            "personal_phase_after", "personal_phase_minutes", "execution_timeout", "created_at", "updated_at",
+            "personality", "policy", "candidate_policy", "team", "default_executor", "allowed_executors", "stream_executors",
+            "tasks_per_phase", "personal_phase_after", "personal_phase_minutes", "execution_timeout", "created_at",
+            "updated_at",
         ]  # fmt: skip
 
 
@@ -63,6 +65,29 @@ class VerdictShown(Shown):
     class Meta:
         model = SafetyState
         fields = ["is_safe", "safety_level", "mechanism", "reason", "measured", "limit", "since", "until"]
+
+
+class CandidateShown(Shown):
+    """What a candidate policy would have blocked; `last_block` stays after its end."""
+
+    last_block = serializers.SerializerMethodField()
+
+    class Meta:
+        model = CandidateVerdict
+        fields = ["policy", "observed_since", "is_safe", "since", "blocks", "last_block"]
+
+    def get_last_block(self, seen: CandidateVerdict) -> dict[str, Any] | None:
+        """Say when and why it would last have blocked, and what the enforced policy said then; None: never yet."""
+        if seen.last_block_at is None:
+            return None
+        return {
+            "at": show_instant(seen.last_block_at),
+            "mechanism": seen.mechanism,
+            "reason": seen.reason,
+            "measured": seen.measured,
+            "limit": seen.limit,
+            "enforced": seen.memory.get(ENFORCED),
+        }
 
 
 _SAFE = SafetyState()  # what is shown before the first verdict
@@ -93,6 +118,15 @@ def show_nova(
         "state": NovaStateShown(state).data,
         "safety": VerdictShown(verdict or _SAFE).data,
     }
+
+
+def show_candidate(policy: str | None, seen: CandidateVerdict | None) -> dict[str, Any] | None:
+    """Show what was observed under a candidate policy; None without one. Before it was first judged most is null."""
+    if policy is None:
+        return None
+    if seen is not None:
+        return dict(CandidateShown(seen).data)
+    return {**dict.fromkeys(CandidateShown.Meta.fields), "policy": policy, "blocks": 0}
 
 
 def show_instant(value: datetime | None) -> str | None:

@@ -2,10 +2,12 @@
 
 from django.urls import URLPattern, re_path
 
-from workflow.api import configuration_views, halts, hooks, permits, record_views, views
-from workflow.api.configuration_views import OBJECTIVES, PERSONALITIES, POLICIES, Kind
+from workflow.api import configuration_views, halts, hooks, incidents, permits, record_views, views
+from workflow.api.configuration_views import OBJECTIVES, PERSONALITIES, POLICIES, PROVIDERS, Kind
 
 NOVA = r"novas/(?P<nova_id>[a-z0-9_-]{1,63})"
+INCIDENT = r"incidents/(?P<incident_id>[0-9]{1,18})"
+ACCOUNT = "[A-Za-z0-9_-]{1,63}"
 TASK = r"tasks/(?P<task_id>[A-Za-z0-9_.:-]{1,96})"
 
 
@@ -31,6 +33,14 @@ urlpatterns = [
     re_path(rf"^{NOVA}/halt-ack/?$", halts.HaltAcknowledged.as_view(), name="nova-halt-ack"),
     re_path(rf"^{NOVA}/api-permits/?$", permits.Permits.as_view(), name="api-permits"),
     re_path(rf"^{NOVA}/api-permits/(?P<permit_id>[0-9a-f]{{1,64}})/?$", permits.PermitReturn.as_view(), name="api-permit"),
+    re_path(rf"^{NOVA}/violations/?$", incidents.ViolationReport.as_view(), name="nova-violations"),
+    re_path(r"^incidents/?$", incidents.IncidentList.as_view(), name="incidents"),
+    re_path(rf"^{INCIDENT}/?$", incidents.IncidentDetail.as_view(), name="incident"),
+    re_path(
+        rf"^{INCIDENT}/(?P<verb>acknowledge|mitigate|resolve|false-positive|note)/?$",
+        incidents.IncidentVerb.as_view(),
+        name="incident-verb",
+    ),
     re_path(r"^halts/?$", halts.HaltList.as_view(), name="halts"),
     re_path(r"^halts/(?P<halt_id>[0-9]{1,18})/?$", halts.HaltDetail.as_view(), name="halt"),
     re_path(r"^halts/(?P<halt_id>[0-9]{1,18})/lift/?$", halts.HaltLift.as_view(), name="halt-lift"),
@@ -41,6 +51,12 @@ urlpatterns = [
     *configured(PERSONALITIES, "personalities", "[A-Za-z0-9_-]{1,64}"),
     *configured(POLICIES, "policies", "[A-Za-z0-9_-]{1,64}"),
     *configured(OBJECTIVES, "objectives", "[0-9]{1,18}"),
+    *configured(PROVIDERS, "provider-accounts", ACCOUNT),
+    re_path(
+        rf"^provider-accounts/(?P<pk>{ACCOUNT})/close-breaker/?$",
+        configuration_views.BreakerClosed.as_view(),
+        name="provider-account-close-breaker",
+    ),
     re_path(r"^executions/?$", record_views.ExecutionList.as_view(), name="executions"),
     re_path(r"^journal/?$", record_views.JournalList.as_view(), name="journal"),
     re_path(r"^journal/(?P<entry_id>[0-9]{1,18})/?$", record_views.JournalEntry.as_view(), name="journal-entry"),

@@ -14,6 +14,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from safety import audit
+from safety.observe import observation_of
 from workflow import services, task_services
 from workflow.api.authentication import MayUseView, actor_name
 from workflow.api.pages import Pages, refuse_unknown_parameters
@@ -24,6 +25,7 @@ from workflow.api.serializers import (
     TaskAccepted,
     TaskDetailShown,
     TaskShown,
+    show_candidate,
     show_nova,
 )
 from workflow.api.strict_json import StrictJSONParser, unstorable_text
@@ -33,7 +35,8 @@ from workflow.models import Execution, Nova, NovaState, Task
 from workflow.task_tracker import TaskNotFound
 
 _LISTS = (
-    "novas", "personalities", "policies", "objectives", "tasks", "halts", "executions", "journal", "insights", "celebrations",
+    "novas", "personalities", "policies", "objectives", "provider-accounts", "tasks", "halts", "incidents", "executions",
+    "journal", "insights", "celebrations",
 )  # fmt: skip
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -189,7 +192,9 @@ def show_one_nova(door: Door, nova_id: str) -> dict[str, Any]:
     nova = Nova.objects.select_related("state", "personality").filter(nova_id=nova_id).first()
     if nova is None:
         raise services.NovaNotFound(f"There is no Nova {nova_id}.")
-    return show_nova(nova, load_verdicts([nova_id]), load_fleet(), now=door.now)
+    shown = show_nova(nova, load_verdicts([nova_id]), load_fleet(), now=door.now)
+    candidate = nova.candidate_policy_id
+    return shown | {"candidate": show_candidate(candidate, observation_of(nova_id, candidate))}
 
 
 def _task(task_id: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ ERROR_LIMIT = 4_000
 # A claim looks at so many open rows at most: a long backlog makes it no slower, an inline one waits behind no more others.
 WINDOW = 1_024
 
-_OPEN = "status IN ('dispatched', 'running')"  # word for word the condition of the index execution_open
+_OPEN = "finished_at IS NULL"  # word for word the condition of the index execution_open
 _log = structlog.get_logger(__name__)
 
 
@@ -193,20 +193,20 @@ def _window() -> str:
     external = ", ".join(f"'{name}'" for name in sorted(EXTERNAL))
     return (
         f"SELECT id, CASE WHEN {inline} THEN 1 ELSE 0 END AS inline "  # noqa: S608
-        f"FROM workflow_execution WHERE {_OPEN} "
-        f"AND (status = 'dispatched' OR (lease_until < %s AND runs < {RUN_LIMIT})) AND executor NOT IN ({external}) "
-        f"ORDER BY id LIMIT {WINDOW}"
+        f"FROM workflow_execution WHERE {_OPEN} AND executor NOT IN ({external}) "
+        f"AND (status = 'dispatched' OR (lease_until < %s AND runs < {RUN_LIMIT})) ORDER BY id LIMIT {WINDOW}"
     )
 
 
 def _anything_waits(room: Room, now: datetime) -> bool:
     if room.inline <= 0 and room.others <= 0:
         return False
-    sql = f"SELECT coalesce(sum(inline), 0), count(*) FROM ({_window()}) AS waiting"  # noqa: S608 - constants of this file
+    kinds = [kind for kind, count in ((1, room.inline), (0, room.others)) if count > 0]
+    fitting = f"inline IN ({', '.join(map(str, kinds))})"
+    sql = f"SELECT EXISTS (SELECT 1 FROM ({_window()}) AS waiting WHERE {fitting})"  # noqa: S608 - constants of this file
     with connection.cursor() as cursor:
-        cursor.execute(sql, [bulk.json_text(sorted(room.inline_names)), _stored(now)])
-        inline, everything = cursor.fetchone()
-    return (room.inline > 0 and inline > 0) or (room.others > 0 and everything > inline)
+        cursor.execute(sql, [bulk.members(sorted(room.inline_names)), _stored(now)])
+        return bool(cursor.fetchone()[0])
 
 
 def _claim(host: str, room: Room, now: datetime) -> list[Claimed]:
@@ -230,7 +230,7 @@ def _claim(host: str, room: Room, now: datetime) -> list[Claimed]:
                 host,
                 _stored(now + timedelta(seconds=settings.LEASE_SECONDS)),
                 _stored(now),
-                bulk.json_text(sorted(room.inline_names)),
+                bulk.members(sorted(room.inline_names)),
                 _stored(now),
                 max(0, room.inline),
                 max(0, room.others),
@@ -238,7 +238,7 @@ def _claim(host: str, room: Room, now: datetime) -> list[Claimed]:
         )
         claimed = sorted((Claimed(*row) for row in cursor.fetchall()), key=lambda execution: execution.id)
         if claimed:
-            wanted = bulk.json_text([execution.task_id for execution in claimed])
+            wanted = bulk.members(execution.task_id for execution in claimed)
             cursor.execute(
                 f"SELECT id, title, description, metadata FROM workflow_task WHERE {bulk.membership('id')}",  # noqa: S608
                 [wanted],

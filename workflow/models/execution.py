@@ -49,10 +49,15 @@ class Execution(models.Model):
                 condition=Q(status__in=["dispatched", "running", "succeeded", "failed", "timed_out", "cancelled", "abandoned"]),
                 name="execution_status",
             ),
+            models.CheckConstraint(
+                condition=Q(status__in=["dispatched", "running"], finished_at=None)
+                | (~Q(status__in=["dispatched", "running"]) & Q(finished_at__isnull=False)),
+                name="execution_ended_says_when",
+            ),
         ]
         indexes = [
-            # the host's claim: what waits to be run, and what a dead host left
-            models.Index(fields=["id"], name="execution_open", condition=Q(status__in=["dispatched", "running"])),
+            # the host's claim: what waits to be run, and what a dead host left; a claim leaves it as it is
+            models.Index(fields=["id"], name="execution_open", condition=Q(finished_at=None)),
         ]
 
     def __str__(self) -> str:

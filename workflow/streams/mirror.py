@@ -40,7 +40,7 @@ def state_commands(nova_ids: Collection[str], *, now: datetime) -> list[list[Any
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {', '.join(_SELECTED)} FROM workflow_novastate WHERE {bulk.membership('nova_id')}",  # noqa: S608
-            [bulk.json_text(sorted(nova_ids))],
+            [bulk.members(sorted(nova_ids))],
         )
         rows = cursor.fetchall()
     stamp = now.isoformat()

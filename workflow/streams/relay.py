@@ -72,7 +72,7 @@ class Relay:
         with connection.cursor() as cursor:
             cursor.execute(
                 f"DELETE FROM safety_outboxentry WHERE {bulk.membership('id', integers=True)}",  # noqa: S608
-                [bulk.json_text([pointer for pointer, _ in pointers])],
+                [bulk.members(pointer for pointer, _ in pointers)],
             )
         return len(entries)
 
@@ -104,7 +104,7 @@ class Relay:
             cursor.execute(
                 "SELECT id, nova_id, seq, action, cause, stream, message FROM safety_auditentry "  # noqa: S608
                 f"WHERE {bulk.membership('id', integers=True)} ORDER BY id",
-                [bulk.json_text(ids)],
+                [bulk.members(ids)],
             )
             return list(cursor.fetchall())
 

@@ -135,7 +135,7 @@ def test_a_cancelled_execution_is_stopped(quick: None, background: Background) -
     execution = dispatch("hang")
     background(ExecutionHost("here"))
     wait_until(lambda: Probe.seen)
-    Execution.objects.update(status="cancelled")
+    Execution.objects.update(status="cancelled", finished_at=timezone.now())
     wait_until(lambda: "hang cancelled" in Probe.seen)
     assert status(execution) == "cancelled"
 

@@ -123,7 +123,7 @@ def test_a_lost_fence_changes_nothing(now: datetime) -> None:
 def test_the_end_of_a_cancelled_execution_changes_nothing(now: datetime) -> None:
     execution = dispatch()
     [claimed] = claim(now)
-    Execution.objects.update(status="cancelled")
+    Execution.objects.update(status="cancelled", finished_at=now)
     ledger.turn("here", [success(claimed, now)], Room(0, 0), now=now)
     execution.refresh_from_db()
     assert (execution.status, execution.results) == ("cancelled", "")
@@ -146,7 +146,7 @@ def test_tending_renews_leases_keeps_progress_and_tells_what_is_lost(now: dateti
     dispatch()
     dispatch()
     mine, cancelled, taken = claim(now)
-    Execution.objects.filter(pk=cancelled.id).update(status="cancelled")
+    Execution.objects.filter(pk=cancelled.id).update(status="cancelled", finished_at=now)
     Execution.objects.filter(pk=taken.id).update(fence=9)
     lost = ledger.tend([(mine, 30), (cancelled, 0), (taken, 0)], now=now + timedelta(seconds=4))
     assert lost == {cancelled.id: "cancelled", taken.id: "running"}
