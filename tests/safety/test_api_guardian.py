@@ -334,13 +334,17 @@ def test_the_async_twin_does_the_same(stream: StreamClient, now: datetime) -> No
             if fails:
                 raise ConnectionError
 
-    async def all_at_once() -> list[BaseException | None]:
-        return await asyncio.gather(*(call(number < 5) for number in range(7)), return_exceptions=True)
+    async def all_at_once(fails: bool, count: int) -> Counter[str]:
+        found = await asyncio.gather(*(call(fails) for _ in range(count)), return_exceptions=True)
+        return Counter(type(one).__name__ for one in found)
 
-    kinds = Counter(type(found).__name__ for found in asyncio.run(all_at_once()))
-    assert kinds["ConnectionError"] == 5
+    assert asyncio.run(all_at_once(False, 7)) == {"NoneType": 7}
+    assert asyncio.run(all_at_once(True, 4)) == {"ConnectionError": 4}
+    assert ProviderAccount.objects.get().breaker == "closed"
+    assert asyncio.run(all_at_once(True, 1)) == {"ConnectionError": 1}
+    assert ProviderAccount.objects.get().breaker == "open"
+    assert asyncio.run(all_at_once(False, 3)) == {"ApiLimitExceeded": 3}
     assert stream.call("ZCARD", keys_of("torch")[3]) == 0
-    assert ProviderAccount.objects.get().breaker in ("open", "closed")
 
 
 @pytest.mark.django_db(transaction=True)
