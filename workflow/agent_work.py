@@ -15,7 +15,6 @@ import orjson
 from django.conf import settings
 from django.db import connection, transaction
 
-from safety import bulk
 from safety.audit import Entry
 from safety.bulk import instant, members, membership
 from safety.models import AuditEntry, SafetyState
