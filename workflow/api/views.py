@@ -8,7 +8,7 @@ from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import reverse
 from django.utils import timezone
-from rest_framework.exceptions import NotFound, PermissionDenied, ValidationError
+from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -48,6 +48,7 @@ class Door(APIView):
     parser_classes = [StrictJSONParser]
     permission_classes = [MayUseView]
     permissions_needed: ClassVar[dict[str, str]] = {}
+    agents_too: ClassVar[frozenset[str]] = frozenset()  # methods that a Nova's agent may use besides
     parameters: ClassVar[frozenset[str]] = frozenset()
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -149,14 +150,13 @@ class TaskList(Door):
 class TaskDetail(Door):
     """One task; an agent sees its own Nova's. PATCH with a reason: change it while nobody works on it."""
 
-    permissions_needed = {"PATCH": "workflow.change_task"}
+    permissions_needed = {"GET": "workflow.view_task", "PATCH": "workflow.change_task"}
+    agents_too = frozenset({"GET"})
 
     def get(self, request: Request, task_id: str) -> Response:
-        if isinstance(request.user, NovaAgent):
-            if not Task.objects.filter(id=task_id, assignee=request.user.nova_id).exists():
-                raise TaskNotFound(f"There is no task {task_id}.")
-        elif not request.user.has_perm("workflow.view_task"):
-            raise PermissionDenied
+        user: Any = request.user
+        if isinstance(user, NovaAgent) and not Task.objects.filter(id=task_id, assignee=user.nova_id).exists():
+            raise TaskNotFound(f"There is no task {task_id}.")
         return Response(show_task(task_id))
 
     def patch(self, request: Request, task_id: str) -> Response:
