@@ -38,6 +38,11 @@ class LongPoll:
         self._looker: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="long-poll")
 
+    def close(self) -> None:
+        """Let go of the thread that looks, and of its connection."""
+        self._thread.submit(connection.close)
+        self._thread.shutdown()
+
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST" or not _PATH.fullmatch(scope["path"]) or not _is_short(scope):
             await self._app(scope, receive, send)
