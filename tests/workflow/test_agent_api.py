@@ -231,7 +231,9 @@ def test_roles_say_who_approves(role, may):
 # -- the long poll
 
 
-async def poll(app: LongPoll, key: str, body: dict[str, Any], gone: asyncio.Event | None = None) -> tuple[int, Any, dict]:
+async def poll(
+    app: LongPoll, key: str, body: dict[str, Any], gone: asyncio.Event | None = None
+) -> tuple[int, Any, dict[str, str]]:
     """Claim through the ASGI application; give status, body and headers."""
     text = json.dumps(body).encode()
     pending, reply = [{"type": "http.request", "body": text}], []
