@@ -16,6 +16,7 @@ from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from channels.routing import ProtocolTypeRouter
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.base import BaseHandler
+from django.db import connections
 from django.http import HttpResponseBase
 
 django.setup(set_prefix=False)
@@ -59,7 +60,17 @@ class KeptThreads:
             if len(self._idle) < _KEPT:
                 self._idle.append(thread)
             else:
-                thread.shutdown(wait=False)
+                self._drop(thread)
+
+    def close(self) -> None:
+        """Let go of the threads that wait."""
+        while self._idle:
+            self._drop(self._idle.pop(), wait=True)
+
+    @staticmethod
+    def _drop(thread: ThreadPoolExecutor, *, wait: bool = False) -> None:
+        thread.submit(connections.close_all)
+        thread.shutdown(wait=wait)
 
 
 application = ProtocolTypeRouter({"http": LongPoll(KeptThreads(Handler()))})

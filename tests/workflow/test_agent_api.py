@@ -8,11 +8,11 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth.models import Group, User
-from django.core.handlers.asgi import ASGIHandler
 from django.db import connections
 from django.test import Client
 from django.utils import timezone
 
+from novawf_site.asgi import Handler, KeptThreads
 from safety.api_keys import create_key
 from safety.models import AuditEntry
 from tests import factories
@@ -265,14 +265,15 @@ async def poll(
 
 
 @pytest.fixture
-def app(transactional_db):
-    """The long poll before a Django of its own, as the web server runs it."""
-    handler = ASGIHandler()
-    handler.load_middleware(is_async=True)
-    app = LongPoll(handler)
+async def app(transactional_db):
+    """The web server's application, with threads of its own."""
+    threads = KeptThreads(Handler())
+    app = LongPoll(threads)
     yield app
+    await asyncio.sleep(0.5)  # who looks for those that wait looks once more
     app.close()
-    connections.close_all()
+    threads.close()
+    await sync_to_async(connections.close_all)()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import structlog
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import DatabaseError, close_old_connections, connections
 from django.utils import timezone
 
 from workflow import agent_work
@@ -40,7 +40,7 @@ class LongPoll:
 
     def close(self) -> None:
         """Let go of the thread that looks, and of its connection."""
-        self._thread.submit(connection.close)
+        self._thread.submit(connections.close_all)
         self._thread.shutdown()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -113,7 +113,7 @@ class LongPoll:
                     called.set_result(None)
                     self._waiting.pop(called)
             await asyncio.sleep(_LOOK_EVERY)
-        await loop.run_in_executor(self._thread, connection.close)
+        await loop.run_in_executor(self._thread, connections.close_all)
 
 
 def _whom(nova_ids: list[str]) -> list[str]:
