@@ -20,6 +20,8 @@ def make_roles(apps, schema_editor):
             app, codename = name.split(".")
             # Django makes permissions after all migrations; these are the same rows, made a little earlier
             model, title = titles.get(codename, (codename.split("_", 1)[1], ""))
+            if model not in apps.all_models[app]:
+                continue  # its own migration comes later, and calls this again
             kind, _ = ContentType.objects.get_or_create(app_label=app, model=model)
             verb = codename.split("_", 1)[0]
             shown = title or f"Can {verb} {verbose_name(apps, app, model)}"
