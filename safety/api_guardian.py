@@ -151,7 +151,10 @@ class ApiGuardian:
     async def apermit(
         self, nova_id: str, rules: SafetyRules, account: AccountLimits | None = None, *, now: datetime
     ) -> AsyncIterator[Permit]:
-        """Hold a permit as `permit` does, without blocking the event loop. A cancelled call is no failure of the provider."""
+        """Hold a permit as `permit` does, without blocking the event loop. A cancelled call is no failure of the provider.
+
+        An exception with an `outcome` of its own is counted as that.
+        """
         permit = await asyncio.to_thread(_in_thread, self.acquire, nova_id, rules, account, now=now)
         outcome = Outcome.FAILURE
         try:
@@ -159,6 +162,9 @@ class ApiGuardian:
             outcome = Outcome.SUCCESS
         except asyncio.CancelledError:
             outcome = Outcome.NOTHING
+            raise
+        except Exception as error:
+            outcome = getattr(error, "outcome", Outcome.FAILURE)
             raise
         finally:
             await asyncio.shield(asyncio.to_thread(_in_thread, self.release, permit, outcome, now=now))

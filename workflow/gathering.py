@@ -240,7 +240,9 @@ def _task(row: Sequence[Any], gathered: Gathered, execution: ExecutionFacts | No
 
 
 def _execution(row: Sequence[Any]) -> ExecutionFacts:
-    execution_id, attempt, status, results, metrics, error, retryable, needs, progress, started_at, finished_at, not_before = row
+    execution_id, attempt, status, results, metrics, error, retryable, needs, progress, started_at, finished_at, not_before = (
+        row
+    )
     return ExecutionFacts(
         execution_id,
         attempt,

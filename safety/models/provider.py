@@ -23,7 +23,9 @@ def _seconds(default: float) -> "models.FloatField[float, float]":
 class ProviderAccount(models.Model):
     """Where calls to models go, and how many may. Where its key is kept is never shown, logged or exported."""
 
-    HIDDEN: ClassVar[frozenset[str]] = frozenset({"key_source", "key_location", "encrypted_key"})  # written, and read by callers of models only
+    HIDDEN: ClassVar[frozenset[str]] = frozenset(
+        {"key_source", "key_location", "encrypted_key"}
+    )  # written, and read by callers of models only
 
     class Kind(models.TextChoices):
         ANTHROPIC = "anthropic"
@@ -72,7 +74,9 @@ class ProviderAccount(models.Model):
     class Meta:
         constraints = [
             models.CheckConstraint(condition=Q(kind__in=["anthropic", "openai", "other"]), name="provider_kind"),
-            models.CheckConstraint(condition=Q(key_source__in=["none", "environment", "file", "encrypted"]), name="provider_key_source"),
+            models.CheckConstraint(
+                condition=Q(key_source__in=["none", "environment", "file", "encrypted"]), name="provider_key_source"
+            ),
             models.CheckConstraint(condition=Q(breaker__in=["closed", "open", "half_open"]), name="provider_breaker"),
         ]
 

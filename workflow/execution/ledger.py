@@ -118,7 +118,7 @@ def tend(held: Sequence[Held], *, now: datetime) -> dict[int, str]:
 
 
 def let_go(gone: Sequence[Held]) -> None:
-    """Say of executions that were cancelled that nothing runs of them any more, and how far they came: a halt waits for that."""
+    """Say that nothing runs any more of what was cancelled, and how far it came: a halt waits for that."""
     rows = [(one.execution.id, one.execution.fence, *_as_stored(one.news)) for one in gone if one.news]
     bulk.update(Execution, ("id", "fence"), ("results", "metrics"), rows, where="t.status = 'cancelled'")
     cancelled = Execution.objects.filter(id__in=[one.execution.id for one in gone], status=Execution.Status.CANCELLED)

@@ -24,7 +24,9 @@ class HttpEndpoint(models.Model):
         default=30.0, validators=[MinValueValidator(0.1), MaxValueValidator(900.0)], help_text="seconds, of the whole exchange"
     )
     response_limit = models.PositiveIntegerField(
-        default=65_536, validators=[MinValueValidator(1), MaxValueValidator(1_048_576)], help_text="bytes; a longer one is refused"
+        default=65_536,
+        validators=[MinValueValidator(1), MaxValueValidator(1_048_576)],
+        help_text="bytes; a longer one is refused",
     )
     archived_at = models.DateTimeField(null=True, blank=True, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
