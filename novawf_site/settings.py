@@ -436,5 +436,7 @@ LOGGING = {
         "django_structlog.middlewares.request": {"filters": ["no_probes"]},
         "django.request": {"filters": ["no_probes"]},
         "django-q": {"level": "WARNING"},
+        # addresses, and below that what is said to models, belong into no log
+        **{name: {"level": "WARNING"} for name in ("httpx2", "httpcore2", "openai", "anthropic")},
     },
 }

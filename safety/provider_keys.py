@@ -1,4 +1,4 @@
-"""The key of a provider account, for callers of models only: read when it is needed, from where the account says, never kept."""
+"""The key of a provider account, for callers of models only: read from where the account says when it is needed, never kept."""
 
 import os
 from pathlib import Path

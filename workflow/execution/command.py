@@ -140,9 +140,9 @@ async def _run(
 
 async def _listen(context: ExecutionContext, process: asyncio.subprocess.Process, output: _Output) -> str:
     """Take what a command writes until it ends; give why it must be ended before, if it must."""
-    assert process.stdout is not None
+    pipe: Any = process.stdout
     told = 0.0
-    while chunk := await process.stdout.read(65_536):
+    while chunk := await pipe.read(65_536):
         output.take(chunk)
         if output.size > FLOOD:
             return f"It wrote more than {FLOOD // (1024 * 1024)} MiB and was ended."

@@ -1,8 +1,8 @@
-"""What stands between a host and a command: sets limits, runs it in a session of its own, and takes everything along at the end.
+"""What stands between a host and a command: sets limits, runs it in a session of its own, takes everything along at the end.
 
-Run as a script: `python -I -S command_shim.py PARENT ANSWER_FD LIMITS PROGRAM ARGUMENT …`. Whatever the command starts, daemons too, ends
-with it: orphans become this process's children, and it leaves none behind. It ends with the host that started it. Standard
-library only, Linux only. Answers with one line of JSON on the file descriptor it is told.
+Run as a script: `python -I -S command_shim.py PARENT ANSWER_FD LIMITS PROGRAM ARGUMENT …`. Whatever the command starts,
+daemons too, ends with it: orphans become this process's children, and it leaves none behind. It ends with the host that
+started it. Standard library only, Linux only. Answers with one line of JSON on the file descriptor it is told.
 """
 
 import ctypes

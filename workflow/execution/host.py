@@ -233,7 +233,8 @@ class ExecutionHost:
             running.progress = percent
 
     def _note_kept(self, execution_id: int, kept: Kept) -> None:
-        running = self._running.get(execution_id)
+        held = (self._running.get(execution_id), *self._cancelled.values())  # one that is told to stop has a last word
+        running = next((one for one in held if one and one.execution.id == execution_id), None)
         if running is not None:
             running.kept = kept
 

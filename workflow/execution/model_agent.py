@@ -189,12 +189,11 @@ class _Conversation:
         usage, counted = self._usage, self._counted
         new = Used(usage.input_tokens - counted.input_tokens, usage.output_tokens - counted.output_tokens,
                    self._tool_uses - counted.tool_uses)  # fmt: skip
-        if new == Used():
-            return
-        self._counted = Used(usage.input_tokens, usage.output_tokens, self._tool_uses)
-        context, setup = self._context, self._setup
-        self._cost += await in_thread(budgets.note_used, context.nova_id, setup.account, setup.model, new, now=clock())
-        context.keep("\n".join(self._notes)[-NOTE_LIMIT:], self._metrics())
+        if new != Used():
+            self._counted = Used(usage.input_tokens, usage.output_tokens, self._tool_uses)
+            nova_id, setup = self._context.nova_id, self._setup
+            self._cost += await in_thread(budgets.note_used, nova_id, setup.account, setup.model, new, now=clock())
+        self._note("")
 
     def _metrics(self) -> dict[str, Any]:
         return {
