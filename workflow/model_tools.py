@@ -9,22 +9,19 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
-from django.db import transaction
 from django.utils import timezone
 
 from safety import audit, bulk
-from safety.audit import Entry
 from safety.models import SafetyState
-from workflow import halts, waking
-from workflow.core.protocol import ProtocolViolation, stream_name
+from workflow import approvals, halts, messages
+from workflow.approvals import ApprovalRequired
+from workflow.core.protocol import ProtocolViolation
 from workflow.core.work import Priority
 from workflow.errors import WorkflowError
 from workflow.execution.registry import ExecutionContext, ExecutionFailed
-from workflow.models import InboxMessage, Nova, NovaState
+from workflow.models import Approval, InboxMessage, Nova, NovaState
 from workflow.safety_checks import check_safety
 from workflow.task_services import TaskRequest, request_task
-
-MESSAGE_POSTED = "workflow.message.posted"
 
 MESSAGE_LIMIT = 4_000  # characters
 SHOWN_MESSAGES = 20
@@ -58,29 +55,16 @@ def post_message(context: ExecutionContext, to: str, text: str) -> str:
         text: what you want to tell it, at most 4,000 characters
     """
     text = text.replace("\x00", "").strip()
-    if not text or len(text) > MESSAGE_LIMIT:
-        raise ToolRefused(f"A message has 1 to {MESSAGE_LIMIT:,} characters; this one has {len(text):,}. It was not sent.")
-    if to == context.nova_id or not Nova.objects.filter(pk=to, archived_at=None).exists():
-        raise ToolRefused(f"There is no other Nova {to!r}; nothing was sent.")
-    now, stream = _now(), stream_name("coordination", to)
-    entry_id = sha256(f"{context.task_id} {to} {text}".encode()).hexdigest()[:40]  # twice from one task is once
-    with transaction.atomic():
-        fields = {"type": "message", "sender": context.nova_id, "nova_id": to, "message": text, "task_id": context.task_id}
-        message, new = InboxMessage.objects.get_or_create(
-            stream=stream,
-            entry_id=entry_id,
-            defaults={
-                "kind": "signal", "status": InboxMessage.Status.WAITING, "tier": "medium", "nova_id": to,
-                "sender": context.nova_id, "fields": fields, "received_at": now,
-            },
-        )  # fmt: skip
-        if not new:
-            return f"That was sent to {to} before, as message {message.pk}."
-        entry = Entry(MESSAGE_POSTED, context.nova_id, "message", str(message.pk), after={"to": to}, cause=context.task_id)
-        audit.record([entry], now=now)
-        waking.mark_due([to], now=now)
-        transaction.on_commit(lambda: waking.knock("loops"))
-    return f"Sent to {to} as message {message.pk}."
+    if len(text) > MESSAGE_LIMIT:
+        raise ToolRefused(f"A message has at most {MESSAGE_LIMIT:,} characters; this one has {len(text):,}. It was not sent.")
+    if to == context.nova_id:
+        raise ToolRefused("That is you; nothing was sent.")
+    # twice from one task is once: a run that was cut off may have sent it
+    message_id = sha256(f"{context.task_id} {to} {text}".encode()).hexdigest()[:40]
+    if sent := InboxMessage.objects.filter(nova_id=to, sender=context.nova_id, fields__message_id=message_id).first():
+        return f"That was sent to {to} before, as message {sent.pk}."
+    fields = {"message": text, "message_id": message_id, "task_id": context.task_id}
+    return f"Sent to {to} as message {messages.post_message(context.nova_id, to, fields, now=_now()).pk}."
 
 
 def create_task(context: ExecutionContext, title: str, description: str, assignee: str = "", priority: str = "medium") -> str:
@@ -155,13 +139,27 @@ def note_hammering(nova_id: str) -> None:
 
 
 def demand_approval(context: ExecutionContext, tool: str, arguments: Mapping[str, Any]) -> None:
-    """Ask a person before a tool is used.
+    """Use up a person's approval of this very use of a tool; where there is none, ask for it.
 
-    :raises ExecutionFailed: nobody has approved this very use of it.
+    :raises ExecutionFailed: it is not approved (yet): the task waits for a person.
     """
-    needs = {"owner": "operator", "action": f"do {tool} for {context.nova_id}, or take it off the tools that need approval"}
-    text = f"The tool {tool} needs the approval of a person, which nobody has given. It was not used."
-    raise ExecutionFailed(text, retryable=False, needs=needs)
+    now, nova_id = _now(), context.nova_id
+    with audit.acting(f"nova:{nova_id}", f"execution:{context.execution_id}"):
+        try:
+            approval = approvals.request_approval(
+                nova_id, tool, arguments, now=now, reason=f"For task {context.task_id}: {context.title}"[:500],
+                task_id=context.task_id,
+            )  # fmt: skip
+            if approval.status == Approval.Status.APPROVED:
+                approvals.demand_approval(nova_id, tool, arguments, approval.pk, now=now)
+                return
+        except halts.NovaStopped as error:
+            raise ExecutionFailed(f"{error} The tool {tool} was not used.", retry_after=_UNTIL_UNKNOWN) from None
+        except ApprovalRequired as error:  # taken back in this moment
+            raise ExecutionFailed(str(error)) from None
+    action = f"approve or deny request {approval.pk} ({tool} for {nova_id}), then unblock the task"
+    text = f"The tool {tool} needs the approval of a person: request {approval.pk}. It was not used."
+    raise ExecutionFailed(text, retryable=False, needs={"owner": "operator", "action": action})
 
 
 def _now() -> datetime:

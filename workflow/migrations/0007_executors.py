@@ -15,7 +15,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('safety', '0005_provider_keys'),
-        ('workflow', '0005_execution_open'),
+        ('workflow', '0006_agent_work'),
     ]
 
     operations = [

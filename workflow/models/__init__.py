@@ -1,3 +1,4 @@
+from workflow.models.approval import Approval
 from workflow.models.command import CommandTemplate
 from workflow.models.endpoint import HttpEndpoint
 from workflow.models.execution import Execution
@@ -9,6 +10,7 @@ from workflow.models.task import Task, TaskDependency, TaskNumber, TaskStatistic
 from workflow.models.usage import ModelPrice, NovaUsage
 
 __all__ = [
+    "Approval",
     "CommandTemplate",
     "Execution",
     "Halt",
