@@ -137,7 +137,7 @@ def get_approval(approval_id: int, *, now: datetime, nova_id: str = "") -> Appro
 def demand_approval(
     nova_id: str, action: str, arguments: Mapping[str, Any], approval_id: int | None, *, now: datetime
 ) -> Approval:
-    """Use up the approval of exactly this action, or refuse. Call it at once before the action, in its transaction if it has one.
+    """Use up the approval of exactly this action, or refuse. Call it just before the action, in its transaction if it has one.
 
     :raises ApprovalRequired: there is none, it is not decided yet, denied, expired or used. :raises ArgumentsMismatch: it is
     for something else. :raises NovaStopped: the Nova is stopped or unsafe.

@@ -219,6 +219,8 @@ def _check(row: Configured, *, new: bool) -> None:
     row.full_clean(validate_unique=new)
     if isinstance(row, Nova):
         check_executors(row.default_executor, row.allowed_executors, row.stream_executors)
+        if not isinstance(row.approval_tools, list) or not all(isinstance(name, str) for name in row.approval_tools):
+            raise ValidationError({"approval_tools": "Give a list of tools' names."})
 
 
 def _living_under(policy: SafetyPolicy) -> list[str]:

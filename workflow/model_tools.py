@@ -14,7 +14,6 @@ from django.utils import timezone
 from safety import audit, bulk
 from safety.models import SafetyState
 from workflow import approvals, halts, messages
-from workflow.approvals import ApprovalRequired
 from workflow.core.protocol import ProtocolViolation
 from workflow.core.work import Priority
 from workflow.errors import WorkflowError
@@ -107,13 +106,20 @@ _BEGIN_SOMETHING = frozenset({"post_message", "create_task"})
 # -- what the executor asks
 
 
-def use(tool: str, context: ExecutionContext, arguments: Mapping[str, Any]) -> tuple[str, bool]:
-    """Carry out a tool as the Nova; give its answer, and whether it did what was wanted."""
+def use(tool: str, context: ExecutionContext, arguments: Mapping[str, Any], *, approval: bool) -> tuple[str, bool]:
+    """Carry out a tool as the Nova, with a person's `approval` if it needs one; give its answer, and whether it was done.
+
+    :raises ExecutionFailed: it is not approved yet: the task waits for a person.
+    """
     try:
         with audit.acting(f"nova:{context.nova_id}", f"execution:{context.execution_id}"):
             if tool in _BEGIN_SOMETHING:
                 halts.demand_may_act(context.nova_id)
+            if approval:
+                _demand_approval(context, tool, arguments)
             return TOOLS[tool](context, **arguments), True
+    except ExecutionFailed:
+        raise
     except (WorkflowError, ProtocolViolation) as refusal:
         return f"Refused: {refusal}", False
 
@@ -138,25 +144,21 @@ def note_hammering(nova_id: str) -> None:
     check_safety([nova_id], now=_now())
 
 
-def demand_approval(context: ExecutionContext, tool: str, arguments: Mapping[str, Any]) -> None:
+def _demand_approval(context: ExecutionContext, tool: str, arguments: Mapping[str, Any]) -> None:
     """Use up a person's approval of this very use of a tool; where there is none, ask for it.
 
-    :raises ExecutionFailed: it is not approved (yet): the task waits for a person.
+    :raises ExecutionFailed: nobody has decided yet. :raises ToolRefused: a person has denied it.
     """
     now, nova_id = _now(), context.nova_id
-    with audit.acting(f"nova:{nova_id}", f"execution:{context.execution_id}"):
-        try:
-            approval = approvals.request_approval(
-                nova_id, tool, arguments, now=now, reason=f"For task {context.task_id}: {context.title}"[:500],
-                task_id=context.task_id,
-            )  # fmt: skip
-            if approval.status == Approval.Status.APPROVED:
-                approvals.demand_approval(nova_id, tool, arguments, approval.pk, now=now)
-                return
-        except halts.NovaStopped as error:
-            raise ExecutionFailed(f"{error} The tool {tool} was not used.", retry_after=_UNTIL_UNKNOWN) from None
-        except ApprovalRequired as error:  # taken back in this moment
-            raise ExecutionFailed(str(error)) from None
+    digest = approvals.digest_of(tool, arguments)
+    asked = Approval.objects.filter(nova=nova_id, task_id=context.task_id, digest=digest).order_by("-id").first()
+    if asked is not None and asked.status == Approval.Status.DENIED:
+        raise ToolRefused(f"A person has denied this: {asked.decision_reason} Do without it, or say what the task needs.")
+    reason = f"For task {context.task_id}: {context.title}"[:500]
+    approval = approvals.request_approval(nova_id, tool, arguments, now=now, reason=reason, task_id=context.task_id)
+    if approval.status == Approval.Status.APPROVED:
+        approvals.demand_approval(nova_id, tool, arguments, approval.pk, now=now)
+        return
     action = f"approve or deny request {approval.pk} ({tool} for {nova_id}), then unblock the task"
     text = f"The tool {tool} needs the approval of a person: request {approval.pk}. It was not used."
     raise ExecutionFailed(text, retryable=False, needs={"owner": "operator", "action": action})

@@ -23,8 +23,8 @@ from workflow.execution.model_calls import retry_after
 from workflow.execution.registry import ExecutionContext, ExecutionFailed, Result
 from workflow.execution.threads import in_thread
 from workflow.models import HttpEndpoint
+from workflow.models.endpoint import SECRET_PREFIX
 
-SECRET_PREFIX = "whsec_"  # noqa: S105 - how Standard Webhooks writes secrets
 _SHOWN = 300  # characters of an answer that is no result
 _clock = timezone.now  # noqa: TID251 - a signature says when it was made
 
@@ -183,12 +183,12 @@ def _result(context: ExecutionContext, endpoint: HttpEndpoint, response: httpx2.
         return Result(text, metrics)
     if not isinstance(found, dict):
         return Result(text, metrics)
-    results, told, needs = found.get("results", text), found.get("metrics"), found.get("needs")
+    results, told, wanted = found.get("results", text), found.get("metrics"), found.get("needs")
     if isinstance(told, Mapping):
         metrics = {**told, **metrics}
-    if needs is not None and not (isinstance(needs, Mapping) and {"owner", "action"} <= set(needs)):
+    if wanted is not None and not (isinstance(wanted, Mapping) and {"owner", "action"} <= set(wanted)):
         raise ExecutionFailed(f"{who} says what it needs without owner and action.", retryable=False)
-    return Result(results if isinstance(results, str) else orjson.dumps(results).decode(), metrics, needs=needs)
+    return Result(results if isinstance(results, str) else orjson.dumps(results).decode(), metrics, needs=wanted)
 
 
 def _endpoint(slug: str) -> tuple[HttpEndpoint, str]:

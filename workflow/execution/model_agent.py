@@ -47,8 +47,9 @@ class Tools(Protocol):
 
     def demand_may_call(self, nova_id: str) -> None: ...
     def note_hammering(self, nova_id: str) -> None: ...
-    def demand_approval(self, context: ExecutionContext, tool: str, arguments: Mapping[str, Any]) -> None: ...
-    def use(self, tool: str, context: ExecutionContext, arguments: Mapping[str, Any]) -> tuple[str, bool]: ...
+    def use(
+        self, tool: str, context: ExecutionContext, arguments: Mapping[str, Any], *, approval: bool
+    ) -> tuple[str, bool]: ...
 
 
 class Needs(BaseModel):
@@ -166,9 +167,9 @@ class _Conversation:
         nova_id = self._context.nova_id
         digest = sha256(f"{name} {bulk.json_text(arguments)}".encode()).hexdigest()[:32]
         try:
-            if name in self._setup.approval_tools:
-                await in_thread(self._tools.demand_approval, self._context, name, arguments)
-            answer, went_well = await in_thread(self._tools.use, name, self._context, arguments)
+            approval = name in self._setup.approval_tools
+            answer: str
+            answer, went_well = await in_thread(self._tools.use, name, self._context, arguments, approval=approval)
         except ExecutionFailed as error:
             self._end = error
             raise

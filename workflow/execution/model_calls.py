@@ -165,8 +165,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             needs = {"owner": "operator", "action": f"check the key of provider account {account}, and its rights"}
             raise CallFailed(f"The provider refuses the key ({status}).", outcome=Outcome.SUCCESS, retryable=False, needs=needs)
         if status >= 500 or status in (408, 409):
-            wait = retry_after(response.headers, self._caller.clock())
-            raise CallFailed(f"The provider failed ({status}).{said}", outcome=Outcome.FAILURE, retry_after=wait)
+            told = retry_after(response.headers, self._caller.clock())
+            raise CallFailed(f"The provider failed ({status}).{said}", outcome=Outcome.FAILURE, retry_after=told)
         if status < 400:
             raise CallFailed(f"The provider leads elsewhere ({status}), which is not followed.", retryable=False)
         raise CallFailed(f"The provider refuses the request ({status}).{said}", outcome=Outcome.SUCCESS, retryable=False)

@@ -1,11 +1,26 @@
 """An address outside that tasks may be sent to, and the secret that signs what is sent."""
 
+import base64
+import binascii
 from typing import ClassVar
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
+
+SECRET_PREFIX = "whsec_"  # noqa: S105 - how Standard Webhooks writes secrets
+
+
+def problem_of_secret(secret: str) -> str:
+    """Say what is wrong with a secret for signatures, without repeating it; empty: nothing."""
+    try:
+        length = len(base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True))
+    except (binascii.Error, ValueError):
+        length = 0
+    if not secret.startswith(SECRET_PREFIX) or not 24 <= length <= 64:
+        return f"Give a secret of Standard Webhooks: {SECRET_PREFIX} and 24 to 64 random bytes in base64."
+    return ""
 
 
 class HttpEndpoint(models.Model):

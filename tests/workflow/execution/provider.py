@@ -15,6 +15,7 @@ class Asked(dict[str, Any]):
 
     headers: Mapping[str, str]
     path: str
+    raw: bytes
     number: int
 
 
@@ -38,7 +39,9 @@ class Provider:
 
             def do_POST(self) -> None:
                 length = int(self.headers.get("Content-Length", 0))
-                asked = Asked(json.loads(self.rfile.read(length) or b"{}"))
+                body = self.rfile.read(length)
+                asked = Asked(json.loads(body or b"{}"))
+                asked.raw = body
                 asked.headers = {name.lower(): value for name, value in self.headers.items()}
                 asked.path = self.path
                 with provider._lock:
@@ -89,7 +92,7 @@ def says(text: str = "", *calls: tuple[str, dict[str, Any]], tokens: tuple[int, 
         ]
         reason = "tool_calls" if found else "stop"
         usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
-        head = {"id": f"chat-{asked.number}", "created": 1, "model": asked["model"]}
+        head: dict[str, Any] = {"id": f"chat-{asked.number}", "created": 1, "model": asked["model"]}
         if not asked.get("stream"):
             message: dict[str, Any] = {"role": "assistant", "content": text or None}
             if found:

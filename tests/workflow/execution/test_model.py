@@ -15,9 +15,9 @@ from safety.stream_client import StreamClient
 from tests import factories
 from tests.workflow.execution.conftest import dispatch, run_all, wait_until
 from tests.workflow.execution.provider import Answer, Provider, fails, hangs, raw, reports, says, trickles
-from workflow import halts
+from workflow import approvals, halts
 from workflow.execution.host import ExecutionHost
-from workflow.models import Execution, InboxMessage, ModelPrice, Nova, NovaUsage, Task
+from workflow.models import Approval, Execution, InboxMessage, ModelPrice, Nova, NovaUsage, Task
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -61,8 +61,10 @@ def later() -> list[Provider]:
 
 
 def run(**fields: Any) -> Execution:
-    execution = dispatch("", executor="model", **{"title": "Sum up", "description": "Sum up the week.", **fields})
-    run_all()
+    if "task" not in fields:
+        fields |= {"title": "Sum up", "description": "Sum up the week."}
+    execution = dispatch("", executor="model", **fields)
+    run_all(seconds=0.4)
     execution.refresh_from_db()
     return execution
 
@@ -128,7 +130,8 @@ def test_a_message_reaches_the_other_nova_once_however_often_it_is_sent(serve: S
     message = InboxMessage.objects.get(nova_id="echo")
     assert (message.sender, message.status, message.fields["message"]) == ("torch", "waiting", "Look at page 3.")
     assert "was sent to echo before" in json.dumps(provider.asked[2]["messages"])
-    assert AuditEntry.objects.get(action="workflow.message.posted").actor == "nova:torch"
+    posted = AuditEntry.objects.get(action="workflow.message.posted")
+    assert (posted.actor, posted.stream) == ("nova:torch", "nova.coordination.echo")
 
 
 def test_a_task_may_ask_for_another_task(serve: Serve) -> None:
@@ -140,16 +143,30 @@ def test_a_task_may_ask_for_another_task(serve: Serve) -> None:
     assert (task.assignee_id, task.priority, task.sender, task.cause) == ("echo", "high", "nova:torch", execution.task_id)
 
 
-def test_a_tool_that_needs_approval_ends_the_run_for_an_operator(serve: Serve) -> None:
-    provider = serve(
-        says("I will write.", ("post_message", {"to": "echo", "text": "x"})), nova={"approval_tools": ["post_message"]}
-    )
+@pytest.mark.parametrize("granted", [True, False])
+def test_a_tool_that_needs_approval_waits_for_a_person(serve: Serve, granted: bool) -> None:
+    write = says("I will write.", ("post_message", {"to": "echo", "text": "x"}))
+    provider = serve(write, write, says("Done."), nova={"approval_tools": ["post_message"]})
     factories.make_nova("echo", personality="echo")
     execution = run()
     assert (execution.status, execution.retryable, len(provider.asked)) == ("failed", False, 1)
-    assert (execution.needs or {})["owner"] == "operator"
+    asked = Approval.objects.get()
+    assert (execution.needs or {})[
+        "action"
+    ] == f"approve or deny request {asked.pk} (post_message for torch), then unblock the task"
+    assert (asked.requested_by, asked.arguments, asked.task_id) == (
+        "nova:torch",
+        {"to": "echo", "text": "x"},
+        execution.task_id,
+    )
     assert not InboxMessage.objects.exists()
     assert "I will write." in execution.results
+    (approvals.approve if granted else approvals.deny)(asked.pk, reason="looked at it", now=timezone.now())
+    again = run(task=execution.task, attempt=2)
+    assert again.results == "Done."
+    assert InboxMessage.objects.filter(nova_id="echo").exists() is granted
+    assert Approval.objects.get().status == ("used" if granted else "denied")
+    assert ("denied this: looked at it" in json.dumps(provider.asked[2]["messages"])) is not granted
 
 
 def test_a_second_run_is_told_that_it_is_one_and_what_was_noted(serve: Serve) -> None:
