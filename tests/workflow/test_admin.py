@@ -161,6 +161,8 @@ class TestPages:
                 "nova_id__exact=x",
             ],
             "safety.provideraccount": ["use=yes", "kind__exact=openai", "breaker__exact=open"],
+            "workflow.novausage": ["nova_id__exact=torch", "nova_id__exact="],
+            "workflow.modelprice": ["use=yes", "account__slug__exact=priced"],
             "workflow.execution": ["status__exact=running", "nova__nova_id__exact=torch"],
         }
         for label, queries in filters.items():
@@ -205,6 +207,7 @@ class TestPages:
 
 
 WINDOWS = {
+    "workflow.novausage",
     "workflow.execution",
     "workflow.halt",
     "workflow.inboxmessage",

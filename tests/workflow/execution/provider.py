@@ -104,9 +104,9 @@ def says(text: str = "", *calls: tuple[str, dict[str, Any]], tokens: tuple[int, 
         deltas += [{"content": text[at : at + 4]} for at in range(0, len(text), 4)]
         for n, call in enumerate(found):
             deltas.append({"tool_calls": [{"index": n, **call}]})
-        chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+        chunks: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
         chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
-        chunks.append({"choices": [], "usage": usage})  # type: ignore[dict-item]
+        chunks.append({"choices": [], "usage": usage})
         lines = [json.dumps({**head, "object": "chat.completion.chunk", **chunk}) for chunk in chunks]
         body = "".join(f"data: {line}\n\n" for line in [*lines, "[DONE]"]).encode()
         send(handler, body, kind="text/event-stream")
