@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from safety.encryption import encrypt
 from safety.models import AuditEntry
-from tests.workflow.execution.conftest import dispatch, run_all
+from tests.workflow.execution.conftest import dispatch, ended
 from tests.workflow.execution.provider import Answer, Provider, fails, hangs, raw, send
 from workflow.execution.http import is_public
 from workflow.models import Execution, HttpEndpoint
@@ -47,9 +47,7 @@ def serve() -> Iterator[Serve]:
 
 def run(**fields: Any) -> Execution:
     execution = dispatch("desk", executor="http", **fields)
-    run_all(seconds=0.4)
-    execution.refresh_from_db()
-    return execution
+    return ended(execution)
 
 
 def answers(**body: Any) -> Answer:

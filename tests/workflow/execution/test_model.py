@@ -13,7 +13,7 @@ from safety.encryption import encrypt
 from safety.models import AuditEntry, Observation, ProviderAccount, SafetyPolicy
 from safety.stream_client import StreamClient
 from tests import factories
-from tests.workflow.execution.conftest import dispatch, run_all, wait_until
+from tests.workflow.execution.conftest import dispatch, ended, wait_until
 from tests.workflow.execution.provider import Answer, Provider, fails, hangs, raw, reports, says, trickles
 from workflow import approvals, halts
 from workflow.execution.host import ExecutionHost
@@ -64,9 +64,7 @@ def run(**fields: Any) -> Execution:
     if "task" not in fields:
         fields |= {"title": "Sum up", "description": "Sum up the week."}
     execution = dispatch("", executor="model", **fields)
-    run_all(seconds=0.4)
-    execution.refresh_from_db()
-    return execution
+    return ended(execution)
 
 
 def limits(**fields: Any) -> None:
