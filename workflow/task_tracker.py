@@ -296,6 +296,21 @@ class TaskTracker:
         if row.status == TaskStatus.PENDING:
             self._announce_ready(row)
 
+    def change_dependencies(self, task: TaskRow | str, *, add: Iterable[str], remove: Iterable[str], reason: str) -> None:
+        """Let a pending task wait for others, or not any more. The caller has seen to it that nothing waits in a circle."""
+        row = self._row(task)
+        self._expect(row, TaskStatus.PENDING)
+        before = sorted(TaskDependency.objects.filter(task=row.id).values_list("depends_on", flat=True))
+        after = sorted((set(before) | set(add)) - set(remove))
+        TaskDependency.objects.filter(task=row.id).exclude(depends_on__in=after).delete()
+        bulk.insert(TaskDependency, ("task", "depends_on"), [(row.id, other) for other in after if other not in before])
+        done = Task.objects.filter(id__in=after, outcome=Outcome.SUCCEEDED).count()
+        self._change(row, waiting_on=len(after) - done)
+        change = {"dependencies": before}, {"dependencies": after}
+        self.journal.note(row, TASK_EDITED, change[1], before=change[0], reason=reason)
+        if done == len(after):
+            self._announce_ready(row)
+
     def block_task(
         self,
         task: TaskRow | str,
@@ -347,6 +362,14 @@ class TaskTracker:
         else:
             self.journal.note(row, TASK_UNBLOCKED, None, reason=reason)
             self._open_teams.append(row.team)
+
+    def hasten_task(self, task: TaskRow | str, reason: str) -> None:
+        """Let a task that failed be tried again without its wait."""
+        row = self._row(task)
+        self._expect(row, TaskStatus.PENDING)
+        self._change(row, not_before=None)
+        self.journal.note(row, TASK_RETRIED, {"not_before": None}, reason=reason)
+        self._announce_ready(row)
 
     def set_priority(self, task: TaskRow | str, priority: Priority, reason: str) -> None:
         """Give a pending or blocked task another place in the order."""
