@@ -14,7 +14,7 @@ def make_roles(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('safety', '0005_provider_keys'),
+        ('safety', '0006_provider_keys'),
         ('workflow', '0006_agent_work'),
     ]
 
