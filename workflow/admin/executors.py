@@ -35,9 +35,7 @@ class CommandTemplateAdmin(ConfiguredAdmin):
 class EndpointForm(ConfiguredForm):
     """An endpoint's fields; the secret begins empty, and changes only when it is filled in."""
 
-    url = forms.URLField(
-        max_length=500, assume_scheme="https", widget=UnfoldAdminURLInputWidget(attrs={"autocomplete": "off"})
-    )
+    url = forms.URLField(max_length=500, assume_scheme="https", widget=UnfoldAdminURLInputWidget(attrs={"autocomplete": "off"}))
     secret = forms.CharField(
         max_length=200,
         required=False,

@@ -13,6 +13,7 @@ from safety.encryption import encrypt
 from safety.models import AuditEntry, Observation, ProviderAccount, SafetyPolicy
 from safety.stream_client import StreamClient
 from tests import factories
+from tests.workflow.driving import Driver, silence_momentum
 from tests.workflow.execution.conftest import dispatch, ended, wait_until
 from tests.workflow.execution.provider import Answer, Provider, fails, hangs, raw, reports, says, trickles
 from workflow import approvals, halts
@@ -174,6 +175,30 @@ def test_a_second_run_is_told_that_it_is_one_and_what_was_noted(serve: Serve) ->
     assert "run 2" in said
     assert "half of it is done" in said
     assert execution.metrics["runs"] == 2
+
+
+def test_a_task_goes_from_request_to_completion_over_a_429(serve: Serve) -> None:
+    serve(fails(429, Retry_After="1"), reports("All is summed up."), breaker_rest=0.1)
+    Nova.objects.update(default_executor="model", allowed_executors=["model", "agent"])
+    silence_momentum()
+    driver = Driver()
+    driver.now = timezone.now()
+    task = factories.make_task("Sum up", max_attempts=1, now=driver.now)
+    driver.run()
+    ended(Execution.objects.get())
+    driver.now = timezone.now()
+    driver.run()
+    task.refresh_from_db()
+    assert (task.status, task.attempts, task.max_attempts) == ("pending", 1, 2)
+    assert task.not_before is not None
+    assert task.not_before >= driver.now
+    driver.now = task.not_before + timedelta(seconds=1)
+    driver.run()
+    ended(Execution.objects.get(attempt=2))
+    driver.now += timedelta(minutes=1)
+    driver.run()
+    task.refresh_from_db()
+    assert (task.status, task.outcome, task.results) == ("completed", "succeeded", "All is summed up.")
 
 
 # -- what may go wrong
