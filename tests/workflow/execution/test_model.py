@@ -17,6 +17,7 @@ from tests.workflow.driving import Driver, silence_momentum
 from tests.workflow.execution.conftest import dispatch, ended, wait_until
 from tests.workflow.execution.provider import Answer, Provider, fails, hangs, raw, reports, says, trickles
 from workflow import approvals, halts
+from workflow.execution import model_agent  # noqa: F401 - its packages load slowly: not within a test's time
 from workflow.execution.host import ExecutionHost
 from workflow.models import Approval, Execution, InboxMessage, ModelPrice, Nova, NovaUsage, Task
 
