@@ -55,6 +55,8 @@ def _secret(name: str, filename: str) -> str:
 
 SECRET_KEY = _secret("NOVAWF_SECRET_KEY", "secret_key")
 OPERATOR_KEY = _secret("NOVAWF_OPERATOR_KEY", "operator_key")
+# Under it secrets are encrypted that must be kept in the database. In production without one, none can be kept there.
+SECRETS_KEY = env.str("NOVAWF_SECRETS_KEY", default="") or ("" if PRODUCTION else _secret("NOVAWF_SECRETS_KEY", "secrets_key"))
 ALLOWED_HOSTS = env.list("NOVAWF_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("NOVAWF_CSRF_TRUSTED_ORIGINS", default=[])
 PORT = _integer("PORT", 8000, 1, 65535)
@@ -225,8 +227,14 @@ STOP_GRACE_SECONDS = 8.0
 # What runs a task's executions, by name: `name=dotted.path.Class,...` adds to what is built in.
 EXECUTORS: dict[str, str] = {
     "builtin": "workflow.execution.builtin.Builtin",
+    "model": "workflow.execution.model.Model",
+    "command": "workflow.execution.command.Command",
+    "http": "workflow.execution.http.Http",
     **env.dict("NOVAWF_EXECUTORS", default={}),
 }
+
+# What a model may do here, and what it must ask first: a module of an upper floor, which the executor finds by this name.
+MODEL_TOOLS = "workflow.model_tools"
 
 _queue: dict[str, Any] = {
     "orm": "default",
@@ -359,6 +367,10 @@ UNFOLD = {
                 "title": "Set-up",
                 "items": [
                     _link("Personalities", "psychology", "workflow_personality"),
+                    _link("Commands", "terminal", "workflow_commandtemplate"),
+                    _link("HTTP endpoints", "send", "workflow_httpendpoint"),
+                    _link("Prices of models", "payments", "workflow_modelprice"),
+                    _link("Usage of models", "data_usage", "workflow_novausage"),
                     _link("Users", "person", "auth_user"),
                     _link("Groups", "group", "auth_group"),
                 ],
@@ -424,5 +436,7 @@ LOGGING = {
         "django_structlog.middlewares.request": {"filters": ["no_probes"]},
         "django.request": {"filters": ["no_probes"]},
         "django-q": {"level": "WARNING"},
+        # addresses, and below that what is said to models, belong into no log
+        **{name: {"level": "WARNING"} for name in ("httpx2", "httpcore2", "openai", "anthropic")},
     },
 }

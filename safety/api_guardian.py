@@ -155,7 +155,8 @@ class ApiGuardian:
     ) -> AsyncIterator[Permit]:
         """Hold a permit as `permit` does, without blocking the event loop, for as long as a call may take.
 
-        A cancelled call is no failure of the provider; one that takes too long is.
+        A cancelled call is no failure of the provider; one that takes too long is. An exception with an `outcome` of its own is
+        counted as that.
 
         :raises TimeoutError: the block took longer than the policy's request timeout.
         """
@@ -167,6 +168,9 @@ class ApiGuardian:
             outcome = Outcome.SUCCESS
         except asyncio.CancelledError:
             outcome = Outcome.NOTHING
+            raise
+        except Exception as error:
+            outcome = getattr(error, "outcome", Outcome.FAILURE)
             raise
         finally:
             await asyncio.shield(asyncio.to_thread(_in_thread, self.release, permit, outcome, now=now))

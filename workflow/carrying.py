@@ -152,7 +152,9 @@ class EffectCarrier:
             self.momentum_runs.append((row.team, row.action, list(effect.metrics.get("findings", ()))))
 
     def _retry_task(self, nova: Stepped, effect: fx.RetryTask) -> None:
-        self.tracker.retry_task(self.rows[effect.task_id], not_before=effect.not_before, reason=effect.reason)
+        self.tracker.retry_task(
+            self.rows[effect.task_id], not_before=effect.not_before, reason=effect.reason, uncounted=effect.uncounted
+        )
 
     def _block_task(self, nova: Stepped, effect: fx.BlockTask) -> None:
         self.tracker.block_task(

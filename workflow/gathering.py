@@ -212,14 +212,14 @@ def _load_tasks(nova_ids: Sequence[str], gathered: Gathered, now: datetime) -> N
             gathered.assigned.setdefault(row[6], []).append(_task(row, gathered, None, 0))
         cursor.execute(
             f"SELECT {_TASK_COLUMNS}, e.id, e.attempt, e.status, e.results, e.metrics, e.error, e.retryable, e.needs, "  # noqa: S608
-            "e.progress, e.started_at, e.finished_at, "
+            "e.progress, e.started_at, e.finished_at, e.not_before, "
             "(SELECT count(*) FROM workflow_taskdependency d WHERE d.depends_on = t.id) "
             "FROM workflow_task t LEFT JOIN workflow_execution e ON e.task_id = t.id AND e.attempt = t.attempts "
             f"WHERE t.{_UNFINISHED} AND t.status = 'in_progress' AND {membership('t.assignee_id')}",
             [members(nova_ids)],
         )
         for row in cursor.fetchall():
-            execution = _execution(row[-12:-1]) if row[-12] is not None else None
+            execution = _execution(row[-13:-1]) if row[-13] is not None else None
             gathered.held.setdefault(row[6], []).append(_task(row, gathered, execution, row[-1]))
     for tasks in gathered.assigned.values():
         tasks.sort(key=lambda task: (task.order_at, task.id))
@@ -244,7 +244,9 @@ def _task(row: Sequence[Any], gathered: Gathered, execution: ExecutionFacts | No
 
 
 def _execution(row: Sequence[Any]) -> ExecutionFacts:
-    execution_id, attempt, status, results, metrics, error, retryable, needs, progress, started_at, finished_at = row
+    execution_id, attempt, status, results, metrics, error, retryable, needs, progress, started_at, finished_at, not_before = (
+        row
+    )
     return ExecutionFacts(
         execution_id,
         attempt,
@@ -257,6 +259,7 @@ def _execution(row: Sequence[Any]) -> ExecutionFacts:
         progress,
         instant(started_at),
         instant(finished_at),
+        instant(not_before),
     )
 
 

@@ -10,7 +10,7 @@ _LOOK = frozenset(
     for app, names in {
         "workflow": (
             "nova", "novastate", "personality", "objective", "task", "execution", "inboxmessage", "streamcursor", "lease",
-            "halt", "haltconfirmation", "approval",
+            "halt", "haltconfirmation", "approval", "commandtemplate", "httpendpoint", "modelprice", "novausage",
         ),
         "safety": ("safetypolicy", "safetystate", "safetyincident", "candidateverdict", "provideraccount"),
     }.items()
@@ -25,6 +25,8 @@ _OPERATE = frozenset(
 )  # fmt: skip
 _GUARD = frozenset(
     {
+        "workflow.add_commandtemplate", "workflow.change_commandtemplate", "workflow.add_httpendpoint",
+        "workflow.change_httpendpoint", "workflow.add_modelprice", "workflow.change_modelprice",
         "workflow.lift_halt", "workflow.add_nova", "workflow.add_personality", "workflow.change_personality",
         "safety.add_safetypolicy", "safety.change_safetypolicy", "safety.add_provideraccount", "safety.change_provideraccount",
         "safety.view_apikey", "safety.add_apikey", "safety.change_apikey", "safety.view_hookevent", "safety.view_hooksession",

@@ -227,12 +227,15 @@ class TaskTracker:
             self._wake.add(row.assignee)
         self._close_objective(row)
 
-    def retry_task(self, task: TaskRow | str, *, not_before: datetime, reason: str) -> None:
-        """Put a failed task back to pending, for the same assignee."""
+    def retry_task(self, task: TaskRow | str, *, not_before: datetime, reason: str, uncounted: bool = False) -> None:
+        """Put a failed task back to pending, for the same assignee. `uncounted`: it gets one attempt more."""
         row = self._row(task)
         self._expect(row, TaskStatus.IN_PROGRESS)
         row.status = "pending"
         self._change(row, status="pending", not_before=not_before, progress=0, reserved_by="", reserved_until=None)
+        if uncounted:
+            row.max_attempts += 1
+            self._change(row, max_attempts=row.max_attempts)
         self.journal.publish(
             row,
             TASK_RETRIED,

@@ -11,6 +11,8 @@ from tests import factories
 from tests.workflow.driving import Driver, silence_momentum
 from workflow import halts, services
 from workflow.configuration import ReasonMissing
+from workflow.execution import ledger
+from workflow.execution.registry import Kept
 from workflow.models import Execution, Halt, HaltConfirmation, NovaState, Task
 from workflow.services import NovaNotFound
 
@@ -88,9 +90,10 @@ class TestConfirmation:
         assert Execution.objects.get().status == "cancelled"
         assert statuses(halt) == {"torch": "requested"}
         assert "1 execution not let go" in halt.confirmations.get().detail
-        from workflow.execution import ledger
-
-        ledger.let_go([execution.id])
+        host = ledger.Claimed(execution.pk, task.pk, "torch", "builtin", "", 1, 60.0, execution.fence, 1)
+        ledger.let_go([ledger.Held(host, 40, Kept("half of it", {"pages": 2}))])
+        execution.refresh_from_db()
+        assert (execution.status, execution.results, execution.metrics) == ("cancelled", "half of it", {"pages": 2})
         halts.settle(now=now + SECOND)
         assert statuses(halt) == {"torch": "confirmed"}
 

@@ -16,11 +16,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from safety.bulk import json_text
+from safety.encryption import SecretUnreadable, encrypt
 from safety.models import ProviderAccount, SafetyPolicy
 from workflow import breakers, configuration
 from workflow.api.pages import Pages
 from workflow.api.serializers import Accepted, ReasonAccepted, Shown
 from workflow.api.views import Door, NovaDetail, NovaList, show_one_nova
+from workflow.model_tools import TOOLS
 from workflow.models import Nova, Objective, Personality
 
 
@@ -69,11 +71,13 @@ class ProviderWritten(_Written, Shown):
     """Where calls to models go. Where the key is kept comes in here, and out nowhere."""
 
     has_key = serializers.SerializerMethodField()
+    key = serializers.CharField(max_length=4096, required=False, write_only=True)
 
     class Meta:
         model = ProviderAccount
         fields = [
-            "slug", "kind", "base_url", "key_source", "key_location", "has_key", "requests_per_minute", "requests_per_hour",
+            "slug", "kind", "base_url", "streaming", "key_source", "key_location", "key", "has_key", "requests_per_minute",
+            "requests_per_hour",
             "requests_per_day", "concurrent_requests", "burst_requests", "burst_window", "breaker_failures", "breaker_rest",
             "breaker_rest_limit", "breaker", "breaker_since", "breaker_open_until", "breaker_reason", "updated_at",
             "archived_at", "reason",
@@ -82,7 +86,10 @@ class ProviderWritten(_Written, Shown):
             "breaker", "breaker_since", "breaker_open_until", "breaker_reason", "updated_at", "archived_at",
         ]  # fmt: skip
         extra_kwargs = {
-            "key_source": {"write_only": True, "error_messages": {"invalid_choice": "Known are none, environment and file."}},
+            "key_source": {
+                "write_only": True,
+                "error_messages": {"invalid_choice": "Known are none, environment, file and encrypted."},
+            },
             "key_location": {"write_only": True},
         }
 
@@ -90,9 +97,25 @@ class ProviderWritten(_Written, Shown):
         return account.key_source != ProviderAccount.KeySource.NONE
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if attrs.get("key_source") == ProviderAccount.KeySource.NONE:
+        if key := attrs.pop("key", ""):
+            attrs |= {"key_source": ProviderAccount.KeySource.ENCRYPTED, "encrypted_key": encrypted("key", key)}
+        source = attrs.get("key_source")
+        if source in (ProviderAccount.KeySource.NONE, ProviderAccount.KeySource.ENCRYPTED):
             attrs.setdefault("key_location", "")  # what was there is forgotten
+        if source not in (None, ProviderAccount.KeySource.ENCRYPTED):
+            attrs["encrypted_key"] = ""
         return attrs
+
+
+def encrypted(field: str, secret: str) -> str:
+    """Give a secret as its row keeps it.
+
+    :raises ValidationError: it can't be kept here.
+    """
+    try:
+        return encrypt(secret)
+    except SecretUnreadable as error:
+        raise serializers.ValidationError({field: [str(error)]}, "unavailable") from None
 
 
 class NovaWritten(_Written, Shown):
@@ -100,10 +123,16 @@ class NovaWritten(_Written, Shown):
         model = Nova
         fields = [
             "nova_id", "name", "personality", "policy", "candidate_policy", "provider_account", "team", "default_executor",
-            "allowed_executors", "stream_executors", "tasks_per_phase", "personal_phase_after", "personal_phase_minutes",
+            "allowed_executors", "stream_executors", "model", "budget_requests", "budget_tokens", "budget_cost",
+            "approval_tools", "tasks_per_phase", "personal_phase_after", "personal_phase_minutes",
             "execution_timeout", "reason",
         ]  # fmt: skip
         extra_kwargs = {"personality": {"required": False}, "policy": {"required": False}, "name": {"required": False}}
+
+    def validate_approval_tools(self, value: Any) -> Any:
+        if not isinstance(value, list) or not all(name in TOOLS for name in value):
+            raise serializers.ValidationError(f"Give a list of tools: {', '.join(TOOLS)}.", "unknown_tool")
+        return value
 
 
 class Kind:

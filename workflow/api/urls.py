@@ -6,6 +6,7 @@ from workflow.api import (
     agent_tasks,
     approvals,
     configuration_views,
+    executors,
     halts,
     hooks,
     incidents,
@@ -16,6 +17,7 @@ from workflow.api import (
     views,
 )
 from workflow.api.configuration_views import OBJECTIVES, PERSONALITIES, POLICIES, PROVIDERS, Kind
+from workflow.api.executors import COMMANDS, ENDPOINTS, PRICES
 
 NOVA = r"novas/(?P<nova_id>[a-z0-9_-]{1,63})"
 INCIDENT = r"incidents/(?P<incident_id>[0-9]{1,18})"
@@ -89,6 +91,11 @@ urlpatterns = [
         configuration_views.BreakerClosed.as_view(),
         name="provider-account-close-breaker",
     ),
+    re_path(rf"^provider-accounts/(?P<pk>{ACCOUNT})/test/?$", executors.ProviderTried.as_view(), name="provider-account-test"),
+    *configured(COMMANDS, "commands", "[A-Za-z0-9_-]{1,64}"),
+    *configured(ENDPOINTS, "http-endpoints", "[A-Za-z0-9_-]{1,64}"),
+    *configured(PRICES, "model-prices", "[0-9]{1,18}"),
+    re_path(rf"^{NOVA}/usage/?$", executors.UsageList.as_view(), name="nova-usage"),
     re_path(r"^executions/?$", record_views.ExecutionList.as_view(), name="executions"),
     re_path(r"^journal/?$", record_views.JournalList.as_view(), name="journal"),
     re_path(r"^journal/(?P<entry_id>[0-9]{1,18})/?$", record_views.JournalEntry.as_view(), name="journal-entry"),

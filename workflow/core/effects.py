@@ -57,6 +57,7 @@ class RetryTask:
     task_id: str
     not_before: datetime
     reason: str
+    uncounted: bool = False  # the attempt was put off before it began: the task gets another one
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from workflow.core.work import ExecutionFacts, SimilarTasks, TaskFacts, similari
 
 RETRY_BASE = timedelta(seconds=2)
 RETRY_LIMIT = timedelta(minutes=10)
+PUT_OFF_LIMIT = 50  # attempts, those put off included, after which nobody waits any longer
 OPERATOR = "operator"
 
 _RUNNING = frozenset(("dispatched", "running"))
@@ -78,7 +79,7 @@ def _end(cycle: Cycle, task: TaskFacts, execution: ExecutionFacts) -> None:
         _complete(cycle, task, execution)
     elif not execution.retryable:
         _block(cycle, task, execution, OPERATOR, f"correct what the error names, then unblock or cancel {task.id}")
-    elif attempts < task.max_attempts:
+    elif attempts < task.max_attempts or (execution.not_before and task.max_attempts < PUT_OFF_LIMIT):
         _retry(cycle, task, execution, attempts)
     else:
         _block(cycle, task, execution, OPERATOR, f"remove the cause of the last error, then unblock or cancel {task.id}")
@@ -142,11 +143,15 @@ def highest_level(levels: list[str]) -> str:
 
 
 def _retry(cycle: Cycle, task: TaskFacts, execution: ExecutionFacts, attempts: int) -> None:
-    not_before = cycle.now + retry_delay(task.id, attempts)
-    reason = f"{_failure(execution)} Attempt {attempts + 1} of {task.max_attempts} begins at {not_before:%H:%M:%S} UTC."
+    uncounted = execution.not_before is not None and task.max_attempts < PUT_OFF_LIMIT
+    not_before = cycle.now + (RETRY_BASE if uncounted else retry_delay(task.id, attempts))
+    if execution.not_before is not None:
+        not_before = max(not_before, execution.not_before)
+    most = task.max_attempts + uncounted
+    reason = f"{_failure(execution)} Attempt {attempts + 1} of {most} begins at {not_before:%H:%M:%S} UTC."
     cycle.check_protocol(task.title, task.status, "pending")
-    cycle.effects.append(RetryTask(task.id, not_before, reason))
-    if execution.status != "cancelled":  # stopped by somebody: no failure of its own
+    cycle.effects.append(RetryTask(task.id, not_before, reason, uncounted))
+    if execution.status != "cancelled" and not uncounted:  # stopped by somebody, or put off: no failure of its own
         _weigh(cycle, failed=True)
     cycle.say("retry", title=spoken_title(task))
     cycle.remember_look(not_before)
