@@ -1,10 +1,28 @@
-"""The web server's entry: HTTP now, sockets and MCP beside it later."""
+"""The web server's entry: Django's pages and API, and beside them the lines of listeners; sockets and MCP stand here too."""
 
 import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "novawf_site.settings")
 
+from typing import Any
+
 from channels.routing import ProtocolTypeRouter
 from django.core.asgi import get_asgi_application
 
-application = ProtocolTypeRouter({"http": get_asgi_application()})
+http = get_asgi_application()
+
+from workflow.api.events import EventLines, on_stop  # noqa: E402 - models are there only now
+
+lines = EventLines(http, "/api/v1/events")
+
+
+async def lifespan(scope: Any, receive: Any, send: Any) -> None:
+    """Begin and end with the server."""
+    await receive()
+    on_stop(lines.hang_up)
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+application = ProtocolTypeRouter({"http": lines, "lifespan": lifespan})

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, re_path
 
-from workflow.api import configuration_views, halts, hooks, incidents, permits, record_views, views
+from workflow.api import configuration_views, events, halts, hooks, incidents, permits, record_views, views
 from workflow.api.configuration_views import OBJECTIVES, PERSONALITIES, POLICIES, PROVIDERS, Kind
 
 NOVA = r"novas/(?P<nova_id>[a-z0-9_-]{1,63})"
@@ -60,6 +60,7 @@ urlpatterns = [
     re_path(r"^executions/?$", record_views.ExecutionList.as_view(), name="executions"),
     re_path(r"^journal/?$", record_views.JournalList.as_view(), name="journal"),
     re_path(r"^journal/(?P<entry_id>[0-9]{1,18})/?$", record_views.JournalEntry.as_view(), name="journal-entry"),
+    re_path(r"^events/?$", events.Events.as_view(), name="events"),
     re_path(r"^insights/?$", record_views.InsightList.as_view(), name="insights"),
     re_path(r"^celebrations/?$", record_views.CelebrationList.as_view(), name="celebrations"),
 ]
