@@ -9,11 +9,12 @@ from typing import Any
 from channels.routing import ProtocolTypeRouter
 from django.core.asgi import get_asgi_application
 
-http = get_asgi_application()
+django = get_asgi_application()
 
-from workflow.api.events import EventLines, on_stop  # noqa: E402 - models are there only now
+from workflow.api.events import EventLines, on_stop  # noqa: E402 - they need Django to be set up
+from workflow.api.long_poll import LongPoll  # noqa: E402
 
-lines = EventLines(http, "/api/v1/events")
+lines = EventLines(LongPoll(django), "/api/v1/events")
 
 
 async def lifespan(scope: Any, receive: Any, send: Any) -> None:
