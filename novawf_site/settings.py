@@ -424,5 +424,6 @@ LOGGING = {
         "django_structlog.middlewares.request": {"filters": ["no_probes"]},
         "django.request": {"filters": ["no_probes"]},
         "django-q": {"level": "WARNING"},
+        "mcp": {"level": "WARNING"},
     },
 }
