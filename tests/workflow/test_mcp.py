@@ -56,6 +56,7 @@ async def refusal(client: Client, tool: str, **arguments: Any) -> str:
 @pytest.fixture
 def key(transactional_db: None, now: datetime) -> str:
     """The key of Nova torch, whose agent works, on a machine that is well."""
+    factories.make_installation()
     factories.make_healthy_fleet(now=timezone.now())
     factories.make_nova("torch", default_executor="agent", allowed_executors=["agent", "builtin"])
     factories.make_nova("echo")
