@@ -4,12 +4,39 @@ import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "novawf_site.settings")
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from asgiref.sync import ThreadSensitiveContext
 from channels.routing import ProtocolTypeRouter
 from django.core.asgi import get_asgi_application
 
-django = get_asgi_application()
+_KEPT = 8  # threads that wait for the next request, each with its database connection
+
+
+class KeptThreads:
+    """Gives each request a thread that another has finished with, and so a database connection that is open already.
+
+    Django alone makes a new thread, and with it a new connection, for every request.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._idle: list[ThreadPoolExecutor] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        thread = self._idle.pop() if self._idle else ThreadPoolExecutor(max_workers=1, thread_name_prefix="request")
+        try:
+            async with ThreadSensitiveContext(executor=thread):
+                await self._app(scope, receive, send)
+        finally:
+            if len(self._idle) < _KEPT:
+                self._idle.append(thread)
+            else:
+                thread.shutdown(wait=False)
+
+
+django = KeptThreads(get_asgi_application())
 
 from workflow.api import mcp  # noqa: E402 - they need Django to be set up
 from workflow.api.events import EventLines, on_stop  # noqa: E402
