@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
@@ -28,6 +29,7 @@ from workflow.api.schema import _CSP
 pytestmark = pytest.mark.django_db
 
 COMMITTED = Path(__file__).resolve().parent.parent.parent / "docs" / "api" / "openapi.yaml"
+DOCUMENT = yaml.load(COMMITTED.read_text(), yaml.CSafeLoader)
 KEY = "an-operator-key-for-tests"
 EXAMPLES = int(os.environ.get("NOVAWF_SCHEMA_EXAMPLES", "4"))  # an address; more in the soak
 
@@ -51,11 +53,10 @@ class TestTheDocument:
         assert generated(tmp_path) == COMMITTED.read_text(), "run: manage.py spectacular --file docs/api/openapi.yaml"
 
     def test_every_operation_says_who_may_and_what_refusals_look_like(self) -> None:
-        document = yaml.safe_load(COMMITTED.read_text())
-        assert document["openapi"].startswith("3.1")
-        assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+        assert DOCUMENT["openapi"].startswith("3.1")
+        assert DOCUMENT["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
         names = []
-        for path in document["paths"].values():
+        for path in DOCUMENT["paths"].values():
             for method, operation in path.items():
                 names.append(operation["operationId"])
                 assert operation["security"]
@@ -84,6 +85,23 @@ class TestTheDocument:
         assert "on" not in re.findall(r"\s(on\w+)=", text)
 
 
+@cache
+def loaded() -> Any:
+    """Read the document from its address, once."""
+    config = SchemathesisConfig.from_dict(
+        {
+            "headers": {},
+            "generation": {"max-examples": EXAMPLES, "mode": "all", "deterministic": True, "database": "none"},
+            "phases": {"coverage": {"enabled": EXAMPLES > 10}, "stateful": {"enabled": False}},
+            # what fits the schema may still not go as things stand; that is said with these statuses
+            "checks": {
+                "positive_data_acceptance": {"expected-statuses": ["2xx", 400, 403, 404, 409, 412, 422, 423, 429, 503]},
+            },
+        }
+    )
+    return schemathesis.openapi.from_wsgi("/api/v1/schema/?format=json", get_wsgi_application(), config=config)
+
+
 @pytest.fixture
 def _one_connection() -> Iterator[None]:
     """Let requests leave the test's connection open, as Django's own test client does."""
@@ -102,28 +120,17 @@ def api(stream_url: str, _one_connection: None) -> Any:
     factories.make_nova("torch", default_executor="agent", allowed_executors=["agent", "builtin"])
     key, _ = create_key("torch", now=timezone.now())
     task = factories.make_task(assignee="torch")
-    config = SchemathesisConfig.from_dict(
-        {
-            "headers": {},
-            "generation": {"max-examples": EXAMPLES, "mode": "all", "deterministic": True, "database": "none"},
-            "phases": {"coverage": {"enabled": EXAMPLES > 10}, "stateful": {"enabled": False}},
-            # what fits the schema may still not go as things stand; that is said with these statuses
-            "checks": {
-                "positive_data_acceptance": {"expected-statuses": ["2xx", 400, 403, 404, 409, 412, 422, 423, 429, 503]},
-            },
-        }
-    )
-    schema = schemathesis.openapi.from_wsgi("/api/v1/schema/?format=json", get_wsgi_application(), config=config)
     _known.clear()
     _known.update(nova_id="torch", task_id=task.id, pk="standard", key=key)
-    return schema
+    return loaded()
 
 
 _known: dict[str, str] = {}  # what there is, for the paths; and the key of Nova torch's agent
-_PATHS = yaml.safe_load(COMMITTED.read_text())["paths"]
 
 
-@pytest.mark.parametrize(("path", "method"), [(path, method) for path, methods in _PATHS.items() for method in methods])
+@pytest.mark.parametrize(
+    ("path", "method"), [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
+)
 def test_the_api_keeps_to_its_schema(api: Any, path: str, method: str) -> None:
     operation = api[path][method]
     for_agents = operation.definition.raw["security"] == [{"key": []}]

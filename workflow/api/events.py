@@ -126,6 +126,8 @@ class Line:
 class Events(Door):
     """Open a line. `Last-Event-ID`, or `after`: the id of the last entry that was read; without either, from now on."""
 
+    permissions_needed: ClassVar[dict[str, str]] = {"GET": "workflow.view_nova"}
+    agents_too: ClassVar[frozenset[str]] = frozenset({"GET"})
     parameters: ClassVar[frozenset[str]] = frozenset({"after", "action", "nova_id", "object_type", "object_id"})
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:

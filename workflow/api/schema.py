@@ -170,6 +170,10 @@ def finish(result: dict[str, Any], generator: Any, request: Any, public: bool) -
         "key": {"type": "http", "scheme": "bearer", "description": "A Nova's key, or an operator's."},
         "session": {"type": "apiKey", "in": "cookie", "name": "sessionid", "description": "A session of the admin."},
     }
+    for schema in components["schemas"].values():
+        for known in schema.get("properties", {}).values():
+            if known.get("oneOf") == [{}, {"type": "null"}]:
+                del known["oneOf"]  # anything, null too
     for path in result["paths"].values():
         for method, operation in path.items():
             for code in sorted({*_ALWAYS, *(_ON_WRITE if method != "get" else ())}):
