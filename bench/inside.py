@@ -1,4 +1,4 @@
-"""What is measured or prepared inside NOVAWF: `python -m bench.inside seed|agents|cycles|safety|progress`, in a stack's environment.
+"""What is measured or prepared inside NOVAWF: `python -m bench.inside COMMAND`, in a stack's environment.
 
 Each prints one line of JSON. It must not know how the stack's processes are run.
 """

@@ -249,6 +249,7 @@ def agents(database: Database, options: Options) -> list[Figure]:
     return [
         Figure("agents", "tasks created in bulk", created.rate, "a second", Bar(3_000)),
         Figure("agents", "claim and complete, one by one", single.rate, "a second", Bar(120), {"cores": shares}),
+        Figure("agents", "CPU of the web process", spent["web"] * 1000 / max(single.tasks, 1), "ms a pair"),
         Figure("agents", "claim and complete, in batches", batches.rate, "tasks a second", Bar(1_500)),
         Figure("agents", "pairs a second, when 50 are wanted", paced.rate, "a second", Bar(49)),
         Figure("agents", "a request at 50 pairs a second, p50", percentile(waits, 0.5), "ms"),

@@ -86,7 +86,7 @@ def ack_messages(nova_id: str, message_ids: Collection[int], *, now: datetime) -
     """Note that a Nova's agent has read messages; give those that it had not acknowledged before. Others' are left alone."""
     with transaction.atomic():
         mine = InboxMessage.objects.filter(nova_id=nova_id, kind="signal", acked_at=None, id__in=list(message_ids))
-        acked = sorted(mine.select_for_update().values_list("id", flat=True))
+        acked = list(mine.select_for_update().order_by("id").values_list("id", flat=True))
         if acked:
             bulk.update(InboxMessage, ("id",), ("acked_at",), [(message_id, now) for message_id in acked])
             audit.record(_entries(nova_id, acked), now=now)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import structlog
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import DatabaseError, close_old_connections, connections
 from django.utils import timezone
 
 from workflow import agent_work
@@ -37,6 +37,11 @@ class LongPoll:
         self._waiting: dict[asyncio.Future[None], str] = {}  # in the order they came; each with its Nova
         self._looker: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="long-poll")
+
+    def close(self) -> None:
+        """Let go of the thread that looks, and of its connection."""
+        self._thread.submit(connections.close_all)
+        self._thread.shutdown()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST" or not _PATH.fullmatch(scope["path"]) or not _is_short(scope):
@@ -108,7 +113,7 @@ class LongPoll:
                     called.set_result(None)
                     self._waiting.pop(called)
             await asyncio.sleep(_LOOK_EVERY)
-        await loop.run_in_executor(self._thread, connection.close)
+        await loop.run_in_executor(self._thread, connections.close_all)
 
 
 def _whom(nova_ids: list[str]) -> list[str]:
