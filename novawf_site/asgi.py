@@ -1,4 +1,4 @@
-"""The web server's entry: HTTP now, sockets and MCP beside it later.
+"""The web server's entry: pages and API, beside them the lines of listeners, and MCP; sockets come later.
 
 Django alone makes a thread, and in it a database connection, for every request, and goes there and back for every middleware.
 Here a request gets a thread that another has finished with, and one of the API is handled there in one go.
@@ -21,10 +21,11 @@ from django.http import HttpResponseBase
 
 django.setup(set_prefix=False)
 
-from workflow.api.long_poll import LongPoll  # noqa: E402 - it needs Django to be set up
+from workflow.api import mcp  # noqa: E402 - they need Django to be set up
+from workflow.api.events import EventLines, on_stop  # noqa: E402
+from workflow.api.long_poll import LongPoll  # noqa: E402
 
 _KEPT = 8  # threads that wait for the next request, each with its database connection
-_ASYNC = ("/api/v1/events",)  # addresses of the API that answer for as long as somebody listens
 
 
 class Handler(ASGIHandler):
@@ -37,8 +38,7 @@ class Handler(ASGIHandler):
 
     async def get_response_async(self, request: Any) -> HttpResponseBase:
         """Answer a request."""
-        path = request.path_info
-        if path.startswith("/api/") and not path.startswith(_ASYNC):
+        if request.path_info.startswith("/api/"):
             response: HttpResponseBase = await sync_to_async(self._in_one_go.get_response)(request)
             return response
         return await super().get_response_async(request)
@@ -73,4 +73,27 @@ class KeptThreads:
         thread.shutdown(wait=wait)
 
 
-application = ProtocolTypeRouter({"http": LongPoll(KeptThreads(Handler()))})
+requests = KeptThreads(Handler())
+api = LongPoll(requests)
+lines = EventLines(api, "/api/v1/events")
+agents = mcp.McpDoor(api)
+
+
+async def http(scope: Any, receive: Any, send: Any) -> None:
+    """Lead to MCP, or to everything else."""
+    door = agents if scope["path"].rstrip("/") == mcp.PATH else lines
+    await door(scope, receive, send)
+
+
+async def lifespan(scope: Any, receive: Any, send: Any) -> None:
+    """Begin and end with the server."""
+    await receive()
+    on_stop(lines.hang_up)
+    async with agents.running():
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+    requests.close()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+application = ProtocolTypeRouter({"http": http, "lifespan": lifespan})

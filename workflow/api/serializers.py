@@ -140,7 +140,7 @@ class TaskShown(Shown):
     """A task in a list: without what may be long."""
 
     task_id = serializers.CharField(source="id")
-    assignee = serializers.CharField(source="assignee_id")
+    assignee = serializers.CharField(source="assignee_id", allow_null=True)
     block = serializers.SerializerMethodField()
 
     class Meta:
@@ -198,7 +198,29 @@ class Accepted(serializers.Serializer[Any]):
             raise serializers.ValidationError(
                 {name: [f"Unknown field; known are {known}."] for name in unknown}, "unknown_field"
             )
+        if isinstance(data, dict):
+            wrong = {name: problem for name, value in data.items() if (problem := _wrong_kind(self.fields[name], value))}
+            if wrong:
+                raise serializers.ValidationError({name: [problem] for name, problem in wrong.items()}, "invalid")
         return super().to_internal_value(data)
+
+
+def _wrong_kind(kind: Any, value: Any) -> str:
+    """Say why a JSON value is not of the kind that a field is for; empty if it is. REST framework itself takes "1" for 1."""
+    if value is None or kind.read_only:
+        return ""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(kind, serializers.BooleanField):
+        return "" if isinstance(value, bool) else "Give true or false."
+    if isinstance(kind, serializers.IntegerField):
+        return "" if number and value == value // 1 else "Give a whole number."
+    if isinstance(kind, serializers.FloatField):
+        return "" if number or isinstance(kind, Seconds) else "Give a number."
+    if isinstance(kind, serializers.CharField | serializers.PrimaryKeyRelatedField):
+        return "" if isinstance(value, str) else "Give a text."
+    if isinstance(kind, serializers.ListField) and isinstance(value, list):
+        return next((problem for one in value if (problem := _wrong_kind(kind.child, one))), "")
+    return ""
 
 
 class AnyCase(serializers.ChoiceField):

@@ -1,16 +1,19 @@
 """The addresses of /api/v1/. A slash at the end is accepted and not needed."""
 
 from django.urls import URLPattern, re_path
+from drf_spectacular.views import SpectacularAPIView
 
 from workflow.api import (
     agent_tasks,
     approvals,
     configuration_views,
+    events,
     executors,
     halts,
     hooks,
     incidents,
     messages,
+    own_nova,
     permits,
     record_views,
     task_edits,
@@ -60,6 +63,9 @@ urlpatterns = [
     re_path(r"^halts/(?P<halt_id>[0-9]{1,18})/lift/?$", halts.HaltLift.as_view(), name="halt-lift"),
     re_path(r"^hooks/claude-code/?$", hooks.claude_code, name="hooks-claude-code"),
     re_path(rf"^{NOVA}/heartbeat/?$", agent_tasks.NovaHeartbeat.as_view(), name="nova-heartbeat"),
+    re_path(rf"^{NOVA}/safety-check/?$", own_nova.SafetyCheck.as_view(), name="nova-safety-check"),
+    re_path(rf"^{NOVA}/usage/?$", own_nova.UsageReport.as_view(), name="nova-usage"),
+    re_path(r"^whoami/?$", own_nova.WhoAmI.as_view(), name="whoami"),
     re_path(rf"^{NOVA}/messages/?$", messages.NovaMessages.as_view(), name="nova-messages"),
     re_path(r"^messages/ack/?$", messages.MessagesAcknowledged.as_view(), name="messages-ack"),
     re_path(r"^approvals/?$", approvals.ApprovalList.as_view(), name="approvals"),
@@ -99,6 +105,8 @@ urlpatterns = [
     re_path(r"^executions/?$", record_views.ExecutionList.as_view(), name="executions"),
     re_path(r"^journal/?$", record_views.JournalList.as_view(), name="journal"),
     re_path(r"^journal/(?P<entry_id>[0-9]{1,18})/?$", record_views.JournalEntry.as_view(), name="journal-entry"),
+    re_path(r"^schema/?$", SpectacularAPIView.as_view(), name="schema"),
+    re_path(r"^events/?$", events.Events.as_view(), name="events"),
     re_path(r"^insights/?$", record_views.InsightList.as_view(), name="insights"),
     re_path(r"^celebrations/?$", record_views.CelebrationList.as_view(), name="celebrations"),
 ]

@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 
 from safety import audit
 from safety.observe import observation_of
-from workflow import services, task_services
+from workflow import halts, services, task_services
 from workflow.api.authentication import MayUseView, NovaAgent, actor_name
 from workflow.api.pages import Pages, refuse_unknown_parameters
 from workflow.api.serializers import (
@@ -98,6 +98,8 @@ class NovaList(Door):
 
 
 class NovaDetail(Door):
+    """One Nova."""
+
     permissions_needed = {"GET": "workflow.view_nova"}
 
     def get(self, request: Request, nova_id: str) -> Response:
@@ -105,9 +107,10 @@ class NovaDetail(Door):
 
 
 class TaskList(Door):
-    """Tasks, newest first, and the door for new ones."""
+    """Tasks, newest first, and the door for new ones. An agent sees its own Nova's, and asks for work only while it may act."""
 
     permissions_needed = {"GET": "workflow.view_task", "POST": "workflow.add_task"}
+    agents_too = frozenset({"GET", "POST"})
     parameters = frozenset({"status", "assignee", "priority", "team", "search"})
     _pages: Pages[Task] = Pages("created_at", "id", descending=True)
 
@@ -120,6 +123,8 @@ class TaskList(Door):
 
     def post(self, request: Request) -> Response:
         body = self.accept(TaskAccepted)
+        if isinstance(request.user, NovaAgent):
+            halts.demand_may_act(request.user.nova_id)
         task_id, replayed = task_services.request_task(
             body.request(),
             sender=self.actor,
@@ -136,6 +141,8 @@ class TaskList(Door):
     def _filtered(request: Request) -> QuerySet[Task]:
         tasks = Task.objects.filter(personal=False).defer("results", "metrics", "insights", "metadata")
         query = request.query_params
+        if isinstance(request.user, NovaAgent):
+            tasks = tasks.filter(assignee=request.user.nova_id)
         if "assignee" in query:  # empty: those that nobody has taken yet
             tasks = tasks.filter(assignee=query["assignee"] or None)
         if priorities := choices_of(request, "priority", [p.value for p in Priority]):
