@@ -125,7 +125,7 @@ def apply_fleet(content: Mapping[str, Any], *, now: datetime, reason: str = "", 
             for kind in _KINDS:
                 for name, given in _entries(kind, content[kind]):
                     changes += _apply_row(kind, name, given, reason, now)
-            for kind in reversed(_KINDS):
+            for kind in reversed(list(_KINDS)):
                 for name, given in _entries(kind, content[kind]):
                     if given.get(ARCHIVED):
                         changes += _archive(kind, name, given, reason, now)
