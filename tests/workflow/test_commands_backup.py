@@ -67,7 +67,7 @@ def test_what_was_backed_up_comes_back_guarded_and_goes_on(house, file, now):
     made = json.loads(run("backup", str(file), json=True))
     assert made["newest_entry"] == before[-1][0]
     assert file.stat().st_mode & 0o777 == 0o600
-    assert AuditEntry.objects.order_by("-id").first().action == "safety.backup.made"
+    assert AuditEntry.objects.latest("id").action == "safety.backup.made"
     ask("Lost", now)
     told = json.loads(run("restore", str(file), replace=True, json=True))
     assert told["lost_entries"] == 2  # that the backup was made, and the task
@@ -82,7 +82,7 @@ def test_what_was_backed_up_comes_back_guarded_and_goes_on(house, file, now):
     with pytest.raises(DatabaseError, match="append-only"), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("UPDATE safety_auditentry SET actor = 'nobody'")
     ask("Next", now + timedelta(seconds=1))
-    newest = AuditEntry.objects.order_by("-id").first()
+    newest = AuditEntry.objects.latest("id")
     assert newest.id > found[-1][0]
     assert newest.seq == max(entry[2] for entry in before) + 1
 

@@ -26,7 +26,7 @@ _CHUNK = 1 << 16
 
 def write(path: Path) -> None:
     """Write every table of ours as of one snapshot; others read and write meanwhile."""
-    apart = connection.copy()  # type: ignore[no-untyped-call]
+    apart = connection.copy()
     try:
         apart.ensure_connection()
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive:

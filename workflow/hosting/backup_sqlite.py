@@ -22,7 +22,7 @@ class BackupUnusable(Exception):
 
 def write(path: Path) -> None:
     """Write the database to an empty file, as of one instant."""
-    apart = connection.copy()  # type: ignore[no-untyped-call]
+    apart = connection.copy()
     try:
         with apart.cursor() as cursor:
             cursor.execute("VACUUM INTO %s", [str(path)])

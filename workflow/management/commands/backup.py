@@ -11,6 +11,7 @@ from django.core.management import CommandError
 from django.core.management.base import BaseCommand, CommandParser
 
 from workflow.hosting import backups
+from workflow.hosting.backup_sqlite import BackupUnusable
 from workflow.management import console
 
 
@@ -29,7 +30,7 @@ class Command(BaseCommand):
         try:
             with console.acting():
                 made = backups.make(file, now=console.now(), replace=options["force"])
-        except backups.BackupUnusable as refusal:
+        except BackupUnusable as refusal:
             raise CommandError(str(refusal)) from refusal
         except OSError as error:
             raise CommandError(f"{file} can't be written: {error}.") from error

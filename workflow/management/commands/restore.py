@@ -13,6 +13,7 @@ from django.db import DatabaseError
 
 from safety.stream_client import StreamError
 from workflow.hosting import backups
+from workflow.hosting.backup_sqlite import BackupUnusable
 from workflow.hosting.standstill import StillRunning
 from workflow.management import console
 
@@ -36,7 +37,7 @@ class Command(BaseCommand):
                 done = backups.restore(
                     file, now=console.now(), replace=options["replace"], leave_streams=options["leave_streams"]
                 )
-        except (backups.BackupUnusable, StillRunning, StreamError, OSError) as refusal:
+        except (BackupUnusable, StillRunning, StreamError, OSError) as refusal:
             raise CommandError(str(refusal)) from refusal
         except DatabaseError as error:
             text = (
