@@ -55,6 +55,8 @@ class Claimed:
     due_at: datetime
     mode_since: datetime | None
     last_task_change: datetime | None
+    agent_completed: int  # tasks its agent has completed so far, and the celebration level of the newest
+    agent_level: int
     state: WorkflowStateData
 
 
@@ -101,6 +103,8 @@ def claim(holder: str, limit: int, *, now: datetime, suspects: bool) -> list[Cla
             instant(row[5]),
             instant(row[6]),
             instant(row[7]),
+            row[8],
+            row[9],
             state_data(row),
         )
         for row in rows
@@ -130,7 +134,7 @@ def next_due(*, now: datetime) -> datetime | None:
 def reserve(holder: str, limit: int, kinds: Collection[str], gathered: Gathered, *, now: datetime) -> int:
     """Reserve open tasks of these kinds for this engine until its lease would end, the most urgent first; give how many."""
     skip = " FOR UPDATE SKIP LOCKED" if connection.vendor == "postgresql" else ""
-    ready, values = _open_tasks(kinds, now)
+    ready, values = open_tasks(kinds, now)
     chosen = f"SELECT id FROM {ready} ORDER BY order_at, id LIMIT %s{skip}"  # noqa: S608
     with connection.cursor() as cursor:
         cursor.execute(
@@ -146,7 +150,7 @@ def reserve(holder: str, limit: int, kinds: Collection[str], gathered: Gathered,
 
 def look_left(kinds: Collection[str], gathered: Gathered, *, now: datetime) -> None:
     """Look how many open tasks of these kinds are left, up to three."""
-    ready, values = _open_tasks(kinds, now)
+    ready, values = open_tasks(kinds, now)
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT team FROM {ready} ORDER BY order_at, id LIMIT 3",  # noqa: S608
@@ -160,7 +164,7 @@ def kind_of(team: str, executor: str) -> str:
     return f"{team} {executor}"
 
 
-def _open_tasks(kinds: Collection[str], now: datetime) -> tuple[str, list[Any]]:
+def open_tasks(kinds: Collection[str], now: datetime) -> tuple[str, list[Any]]:
     """Give what stands after FROM to find the open tasks of these kinds that are ready, with its parameters.
 
     SQLite must be told the index: it would read all that is pending and sort it.

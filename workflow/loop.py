@@ -21,7 +21,7 @@ from safety.hook_intake import forget_old_calls
 from safety.models import FleetFact, Installation, OutboxEntry
 from safety.observations import forget_old
 from safety.stream_client import StreamClient, StreamEntries, StreamError, StreamRefused, StreamUnavailable
-from workflow import gathering, halts, leases, waking
+from workflow import agent_work, approvals, gathering, halts, leases, waking
 from workflow.engine import WorkflowEngine
 from workflow.models import Lease
 from workflow.streams.intake import Intake
@@ -127,6 +127,8 @@ class Loop:
             safety_facts.note_fleet("intake_lag", self._intake_lag, now)
             self._intake_lag = 0.0
             halts.settle(now=now)
+            agent_work.block_hopeless(now=now)
+            approvals.settle(now=now)
             if self._due("observations", _HOURLY):
                 forget_old(now=now)
                 forget_old_calls(now=now)

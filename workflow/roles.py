@@ -10,7 +10,7 @@ _LOOK = frozenset(
     for app, names in {
         "workflow": (
             "nova", "novastate", "personality", "objective", "task", "execution", "inboxmessage", "streamcursor", "lease",
-            "halt", "haltconfirmation",
+            "halt", "haltconfirmation", "approval",
         ),
         "safety": ("safetypolicy", "safetystate", "safetyincident", "candidateverdict", "provideraccount"),
     }.items()
@@ -19,7 +19,8 @@ _LOOK = frozenset(
 _OPERATE = frozenset(
     {
         "workflow.add_task", "workflow.change_task", "workflow.add_objective", "workflow.change_objective",
-        "workflow.change_nova", "workflow.order_stop", "workflow.lift_pause", "safety.change_safetyincident",
+        "workflow.change_nova", "workflow.order_stop", "workflow.lift_pause", "workflow.change_approval",
+        "safety.change_safetyincident",
     }
 )  # fmt: skip
 _GUARD = frozenset(

@@ -16,7 +16,7 @@ from safety.models import AuditEntry
 from safety.stream_client import StreamClient
 from tests import factories
 from tests.processes.stack import ROOT
-from workflow.models import Nova, NovaState, Task
+from workflow.models import InboxMessage, Nova, NovaState, Task
 
 pytestmark = pytest.mark.django_db
 
@@ -80,6 +80,7 @@ class TestTasks:
     def test_are_cancelled_unblocked_retried_and_ranked_with_a_reason(self, fleet):
         blocked = factories.make_task(assignee="torch", status="blocked")
         assert run("task", "retry", blocked.id, "--reason", "mended") == f"{blocked.id}: done\n"
+        assert run("task", "retry", blocked.id, "--reason", "again") == f"{blocked.id}: no change\n"
         assert run("task", "unblock", blocked.id, "--reason", "again") == f"{blocked.id}: no change\n"
         run("task", "priority", "critical", blocked.id, "--reason", "a customer waits")
         run("task", "cancel", blocked.id, "--reason", "not wanted")
@@ -124,6 +125,28 @@ class TestNovas:
         assert NovaState.objects.get(pk="torch").mode == "archived"
         run("nova", "unarchive", "torch", reason="needed again")
         assert NovaState.objects.get(pk="torch").mode == "paused"
+
+
+class TestMessages:
+    def test_reach_the_inbox_and_are_listed(self, fleet):
+        sent = json.loads(run("message", "post", "torch", "echo", "--title", "Stand-up", "--priority", "high", "--json"))
+        assert [row["tier"] for row in sent] == ["high", "high"]
+        assert InboxMessage.objects.get(nova_id="torch").sender.startswith("cli:")
+        assert AuditEntry.objects.filter(action="workflow.message.posted", actor__startswith="cli:").count() == 2
+        assert "to torch, high: Stand-up" in run("message", "list", "torch", "--unread")
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["post", "torch"], "needs a title or a text"),
+            (["post", "torch", "nobody", "--title", "x"], "no Nova nobody"),
+            (["list", "nobody"], "no Nova nobody"),
+        ],
+    )
+    def test_that_can_not_be_are_refused(self, fleet, words, message):
+        with pytest.raises(CommandError, match=message):
+            call_command("message", *words)
+        assert not InboxMessage.objects.exists()
 
 
 class TestJournal:

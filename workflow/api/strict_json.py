@@ -11,6 +11,7 @@ from rest_framework.exceptions import APIException, ParseError, ValidationError
 from rest_framework.parsers import JSONParser
 
 BODY_LIMIT = 512 * 1024  # bytes
+MANY_LIMIT = 8 * 1024 * 1024  # where one request speaks of many tasks
 DEPTH_LIMIT = 32
 
 
@@ -34,8 +35,9 @@ class StrictJSONParser(JSONParser):
         :raises ValidationError: a value can't be kept.
         """
         length = parser_context["request"].META.get("CONTENT_LENGTH") if parser_context else None
-        if length and int(length) > BODY_LIMIT:
-            raise BodyTooLarge()
+        limit = getattr(parser_context["view"], "body_limit", BODY_LIMIT) if parser_context else BODY_LIMIT
+        if length and int(length) > limit:
+            raise BodyTooLarge(f"The body is larger than {limit} bytes.")
         try:
             data = super().parse(stream, media_type, parser_context)
         except RecursionError:

@@ -2,7 +2,19 @@
 
 from django.urls import URLPattern, re_path
 
-from workflow.api import configuration_views, halts, hooks, incidents, permits, record_views, views
+from workflow.api import (
+    agent_tasks,
+    approvals,
+    configuration_views,
+    halts,
+    hooks,
+    incidents,
+    messages,
+    permits,
+    record_views,
+    task_edits,
+    views,
+)
 from workflow.api.configuration_views import OBJECTIVES, PERSONALITIES, POLICIES, PROVIDERS, Kind
 
 NOVA = r"novas/(?P<nova_id>[a-z0-9_-]{1,63})"
@@ -45,8 +57,28 @@ urlpatterns = [
     re_path(r"^halts/(?P<halt_id>[0-9]{1,18})/?$", halts.HaltDetail.as_view(), name="halt"),
     re_path(r"^halts/(?P<halt_id>[0-9]{1,18})/lift/?$", halts.HaltLift.as_view(), name="halt-lift"),
     re_path(r"^hooks/claude-code/?$", hooks.claude_code, name="hooks-claude-code"),
+    re_path(rf"^{NOVA}/heartbeat/?$", agent_tasks.NovaHeartbeat.as_view(), name="nova-heartbeat"),
+    re_path(rf"^{NOVA}/messages/?$", messages.NovaMessages.as_view(), name="nova-messages"),
+    re_path(r"^messages/ack/?$", messages.MessagesAcknowledged.as_view(), name="messages-ack"),
+    re_path(r"^approvals/?$", approvals.ApprovalList.as_view(), name="approvals"),
+    re_path(r"^approvals/(?P<approval_id>[0-9]{1,18})/?$", approvals.ApprovalDetail.as_view(), name="approval"),
+    re_path(
+        r"^approvals/(?P<approval_id>[0-9]{1,18})/(?P<verb>approve|deny)/?$",
+        approvals.ApprovalVerb.as_view(),
+        name="approval-verb",
+    ),
+    re_path(r"^tasks/claim/?$", agent_tasks.ClaimTasks.as_view(), name="tasks-claim"),
+    re_path(r"^tasks/complete/?$", agent_tasks.CompleteTasks.as_view(), name="tasks-complete"),
+    re_path(r"^tasks/bulk/?$", task_edits.BulkTasks.as_view(), name="tasks-bulk"),
     re_path(r"^tasks/?$", views.TaskList.as_view(), name="tasks"),
     re_path(rf"^{TASK}/?$", views.TaskDetail.as_view(), name="task"),
+    re_path(
+        rf"^{TASK}/(?P<verb>renew|progress|complete|fail|block|release)/?$",
+        agent_tasks.TaskReport.as_view(),
+        name="task-report",
+    ),
+    re_path(rf"^{TASK}/retry/?$", task_edits.TaskRetry.as_view(), name="task-retry"),
+    re_path(rf"^{TASK}/dependencies/?$", task_edits.TaskDependencies.as_view(), name="task-dependencies"),
     re_path(rf"^{TASK}/(?P<verb>cancel|unblock|priority)/?$", views.TaskVerb.as_view(), name="task-verb"),
     *configured(PERSONALITIES, "personalities", "[A-Za-z0-9_-]{1,64}"),
     *configured(POLICIES, "policies", "[A-Za-z0-9_-]{1,64}"),

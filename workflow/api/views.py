@@ -8,7 +8,7 @@ from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import reverse
 from django.utils import timezone
-from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.exceptions import NotFound, PermissionDenied, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -16,10 +16,11 @@ from rest_framework.views import APIView
 from safety import audit
 from safety.observe import observation_of
 from workflow import services, task_services
-from workflow.api.authentication import MayUseView, actor_name
+from workflow.api.authentication import MayUseView, NovaAgent, actor_name
 from workflow.api.pages import Pages, refuse_unknown_parameters
 from workflow.api.serializers import (
     Accepted,
+    EditAccepted,
     PriorityAccepted,
     ReasonAccepted,
     TaskAccepted,
@@ -36,7 +37,7 @@ from workflow.task_tracker import TaskNotFound
 
 _LISTS = (
     "novas", "personalities", "policies", "objectives", "provider-accounts", "tasks", "halts", "incidents", "executions",
-    "journal", "insights", "celebrations",
+    "journal", "insights", "celebrations", "approvals",
 )  # fmt: skip
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -128,7 +129,7 @@ class TaskList(Door):
         headers = {"Location": reverse("api:task", args=[task_id])}
         if replayed:
             headers["Idempotency-Replayed"] = "true"
-        return Response(_task(task_id), status=200 if replayed else 201, headers=headers)
+        return Response(show_task(task_id), status=200 if replayed else 201, headers=headers)
 
     @staticmethod
     def _filtered(request: Request) -> QuerySet[Task]:
@@ -146,10 +147,23 @@ class TaskList(Door):
 
 
 class TaskDetail(Door):
-    permissions_needed = {"GET": "workflow.view_task"}
+    """One task; an agent sees its own Nova's. PATCH with a reason: change it while nobody works on it."""
+
+    permissions_needed = {"PATCH": "workflow.change_task"}
 
     def get(self, request: Request, task_id: str) -> Response:
-        return Response(_task(task_id))
+        if isinstance(request.user, NovaAgent):
+            if not Task.objects.filter(id=task_id, assignee=request.user.nova_id).exists():
+                raise TaskNotFound(f"There is no task {task_id}.")
+        elif not request.user.has_perm("workflow.view_task"):
+            raise PermissionDenied
+        return Response(show_task(task_id))
+
+    def patch(self, request: Request, task_id: str) -> Response:
+        demand_visible(task_id)
+        body = self.accept(EditAccepted)
+        task_services.edit_task(task_id, body.edit(), reason=body.validated_data["reason"], now=self.now)
+        return Response(show_task(task_id))
 
 
 class TaskVerb(Door):
@@ -158,7 +172,7 @@ class TaskVerb(Door):
     permissions_needed = {"POST": "workflow.change_task"}
 
     def post(self, request: Request, task_id: str, verb: str) -> Response:
-        _visible(task_id)
+        demand_visible(task_id)
         if verb == "priority":
             data = self.accept(PriorityAccepted).validated_data
             task_services.set_priority(task_id, Priority(data["priority"]), reason=data["reason"], now=self.now)
@@ -166,7 +180,7 @@ class TaskVerb(Door):
             reason = self.accept(ReasonAccepted).validated_data["reason"]
             act = task_services.cancel_task if verb == "cancel" else task_services.unblock_task
             act(task_id, reason=reason, now=self.now)
-        return Response(_task(task_id))
+        return Response(show_task(task_id))
 
 
 class Root(Door):
@@ -197,7 +211,11 @@ def show_one_nova(door: Door, nova_id: str) -> dict[str, Any]:
     return shown | {"candidate": show_candidate(candidate, observation_of(nova_id, candidate))}
 
 
-def _task(task_id: str) -> dict[str, Any]:
+def show_task(task_id: str) -> dict[str, Any]:
+    """Show a task with everything.
+
+    :raises TaskNotFound: there is none, or it is personal.
+    """
     executions = Prefetch("executions", Execution.objects.order_by("attempt"))
     task = Task.objects.filter(id=task_id, personal=False).prefetch_related("dependencies", executions).first()
     if task is None:
@@ -205,7 +223,7 @@ def _task(task_id: str) -> dict[str, Any]:
     return dict(TaskDetailShown(task).data)
 
 
-def _visible(task_id: str) -> None:
+def demand_visible(task_id: str) -> None:
     """Treat a Nova's personal task as if it weren't there.
 
     :raises TaskNotFound: it is personal, or there is none.

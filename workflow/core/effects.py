@@ -47,6 +47,7 @@ class CompleteTask:
     task_id: str
     results: str
     metrics: Mapping[str, Any]
+    note: str = ""  # what was unusual about it: that it came late
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,17 @@
 Called in PROGRESS_UPDATE, and in SAFETY_PAUSE too: an end is always accepted, since refusing it would only lose what was done.
 """
 
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
 from zlib import crc32
 
 from workflow.core.completion import LEVELS, CompletionRoutineManager, completion_facts
 from workflow.core.cycle import Cycle, spoken_title
-from workflow.core.effects import BlockTask, Celebrate, CompleteTask, RecordInsight, RetryTask, UpdateProgress
+from workflow.core.effects import BlockTask, Celebrate, CompleteTask, Effect, RecordInsight, RetryTask, UpdateProgress
 from workflow.core.personality import phrase
 from workflow.core.reflection import remember_completed, remember_failure
-from workflow.core.work import ExecutionFacts, TaskFacts, similarity_key
+from workflow.core.work import ExecutionFacts, SimilarTasks, TaskFacts, similarity_key
 
 RETRY_BASE = timedelta(seconds=2)
 RETRY_LIMIT = timedelta(minutes=10)
@@ -88,26 +90,50 @@ def _look(task: TaskFacts) -> str:
 
 def _complete(cycle: Cycle, task: TaskFacts, execution: ExecutionFacts) -> None:
     """Complete a task; celebrate it and keep its insights in the same cycle, once, unless it is personal."""
-    state, config, effects = cycle.state, cycle.config, cycle.effects
     similar = cycle.inputs.similar.get(similarity_key(task.work_type, task.executor, task.action))
-    facts = completion_facts(task, similar, cycle.now)
-    measured = {"duration_seconds": facts.duration.total_seconds(), "attempts": facts.attempts}
     cycle.check_protocol(task.title, task.status, "completed")
-    title = spoken_title(task)
-    said = cycle.say("complete", title=title)
+    said = cycle.say("complete", title=spoken_title(task))
     _weigh(cycle, failed=False)
-    effects.append(CompleteTask(task.id, execution.results or said, {**measured, **execution.metrics}))
+    pattern = cycle.config.communication_pattern
+    effects, level = recognise(task, similar, pattern, cycle.now, execution.results or said, execution.metrics)
+    cycle.effects += effects
     if task.personal:
         return
-    level, impact = _manager.celebration_level(facts), _manager.achievement_impact(facts)
-    message = phrase(config.communication_pattern, "celebrate", title=title, impact=impact)
-    effects.append(Celebrate(task.id, task.title, level, impact, message))
-    effects.append(RecordInsight(task.id, _manager.insights(facts)))
+    count_completed(cycle, 1, level)
+    if cycle.config.personal_phase_after:
+        remember_completed(cycle.state, task.title)
+
+
+def recognise(
+    task: TaskFacts,
+    similar: SimilarTasks | None,
+    pattern: str,
+    now: datetime,
+    results: str,
+    metrics: Mapping[str, Any],
+    note: str = "",
+) -> tuple[list[Effect], str]:
+    """Give what the success of a task is: its end and, unless it is personal, its celebration and insights; and their level.
+
+    Nothing of a cycle is known here, so that an agent's success is recognised just as that of an execution is.
+    """
+    facts = completion_facts(task, similar, now)
+    measured = {"duration_seconds": facts.duration.total_seconds(), "attempts": facts.attempts}
+    effects: list[Effect] = [CompleteTask(task.id, results, {**measured, **metrics}, note)]
+    level = _manager.celebration_level(facts)
+    if not task.personal:
+        impact = _manager.achievement_impact(facts)
+        message = phrase(pattern, "celebrate", title=spoken_title(task), impact=impact)
+        effects.append(Celebrate(task.id, task.title, level, impact, message))
+        effects.append(RecordInsight(task.id, _manager.insights(facts)))
+    return effects, level
+
+
+def count_completed(cycle: Cycle, count: int, level: str) -> None:
+    """Let completed tasks count in the phase and in the completion routine."""
     cycle.completed.append(level)
-    state.tasks_completed_in_phase += 1
-    state.last_completion_celebration = cycle.now
-    if config.personal_phase_after:
-        remember_completed(state, task.title)
+    cycle.state.tasks_completed_in_phase += count
+    cycle.state.last_completion_celebration = cycle.now
 
 
 def highest_level(levels: list[str]) -> str:

@@ -1,3 +1,4 @@
+from workflow.models.approval import Approval
 from workflow.models.execution import Execution
 from workflow.models.halt import Halt, HaltConfirmation
 from workflow.models.inbox import InboxMessage, StreamCursor
@@ -6,6 +7,7 @@ from workflow.models.nova import MomentumLedger, Nova, NovaState, Objective, Per
 from workflow.models.task import Task, TaskDependency, TaskNumber, TaskStatistics
 
 __all__ = [
+    "Approval",
     "Execution",
     "Halt",
     "HaltConfirmation",

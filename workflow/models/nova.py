@@ -149,6 +149,8 @@ class NovaState(models.Model):
     error_ratio = models.FloatField(default=0.0, db_default=0.0)  # share of its recent executions that failed
     last_task_change = models.DateTimeField(null=True)  # by this Nova; completion drift is judged by it
     context = models.JSONField(default=dict)
+    agent_completed = models.BigIntegerField(default=0)  # tasks its agent has completed; the engine counts them in its cycles
+    agent_level = models.PositiveSmallIntegerField(default=0)  # the celebration level of the newest of them
 
     due_at = models.DateTimeField()
     wakes = models.BigIntegerField(default=0)  # a step whose claim saw another number is due again at once

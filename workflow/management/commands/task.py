@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 refused; 2 the command line is wrong.
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from django.core.management import CommandError
@@ -19,7 +20,12 @@ from workflow.models import Execution, Task
 from workflow.task_tracker import TaskNotFound
 
 _ASKED = ("title", "description", "priority", "assignee", "team", "executor", "action", "estimated_duration", "max_attempts")
-_VERBS = ("cancel", "retry", "unblock", "priority")
+_ACTS: dict[str, Callable[..., bool]] = {
+    "cancel": task_services.cancel_task,
+    "retry": task_services.retry_task,
+    "unblock": task_services.unblock_task,
+}
+_VERBS = (*_ACTS, "priority")
 
 
 class Command(BaseCommand):
@@ -52,7 +58,7 @@ class Command(BaseCommand):
         shown.add_argument("task_ids", nargs="+", metavar="TASK")
         helps = {
             "cancel": "end tasks for good",
-            "retry": "give blocked tasks fresh attempts (the same as unblock)",
+            "retry": "try failed or blocked tasks again now",
             "unblock": "what the blocked tasks waited for is done: go on",
             "priority": "give pending or blocked tasks another place in the order",
         }
@@ -150,10 +156,8 @@ def _apply(verb: str, task_id: str, options: dict[str, Any]) -> dict[str, Any]:
             raise TaskNotFound(f"There is no task {task_id}; nothing was changed.")
         if verb == "priority":
             changed = task_services.set_priority(task_id, Priority(options["priority"]), reason=reason, now=now)
-        elif verb == "cancel":
-            changed = task_services.cancel_task(task_id, reason=reason, now=now)
         else:
-            changed = task_services.unblock_task(task_id, reason=reason, now=now)
+            changed = _ACTS[verb](task_id, reason=reason, now=now)
     except WorkflowError as refusal:
         return {"task_id": task_id, "changed": False, "problem": str(refusal)}
     return {"task_id": task_id, "changed": changed, "problem": ""}
