@@ -6,6 +6,7 @@ from workflow.api import (
     agent_tasks,
     approvals,
     configuration_views,
+    events,
     halts,
     hooks,
     incidents,
@@ -92,6 +93,7 @@ urlpatterns = [
     re_path(r"^executions/?$", record_views.ExecutionList.as_view(), name="executions"),
     re_path(r"^journal/?$", record_views.JournalList.as_view(), name="journal"),
     re_path(r"^journal/(?P<entry_id>[0-9]{1,18})/?$", record_views.JournalEntry.as_view(), name="journal-entry"),
+    re_path(r"^events/?$", events.Events.as_view(), name="events"),
     re_path(r"^insights/?$", record_views.InsightList.as_view(), name="insights"),
     re_path(r"^celebrations/?$", record_views.CelebrationList.as_view(), name="celebrations"),
 ]
