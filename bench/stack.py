@@ -59,6 +59,8 @@ class RunningStack:
         self.nova_ids: list[str] = inside(self.environment, "seed", str(novas))
         self.process: subprocess.Popen[bytes] | None = None
         self.stream_url = ""
+        self.address = ""
+        self.operator_key = ""
 
     def __enter__(self) -> "RunningStack":
         with self.output.open("ab") as output:
@@ -101,6 +103,7 @@ class RunningStack:
         try:
             found = json.loads((self.database.folder / "run.json").read_text())
             self.stream_url = found["dragonfly_url"]
+            self.address, self.operator_key = found["url"], found["operator_key"]
             web = http.client.HTTPConnection(urlsplit(found["url"]).netloc, timeout=5)
             try:
                 web.request("GET", "/readyz")

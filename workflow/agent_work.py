@@ -1,4 +1,4 @@
-"""The life of a task in an agent's hands: claimed under a lease, renewed, reported on, ended; or taken over when the agent died.
+"""The life of a task in an agent's hands: claimed under a lease, renewed, reported on, ended, or taken over.
 
 The one service behind every door for agents. An agent is known by its Nova's id; whoever knows a task's fence holds it. What a
 success is worth is judged by the workflow's core, just as for an execution; the Nova's next cycle counts it.
@@ -28,8 +28,8 @@ from workflow.core.tending import OPERATOR, recognise, retry_delay
 from workflow.core.work import AGENT, Priority, SimilarTasks, TaskFacts, TaskStatus, WorkType, similarity_key
 from workflow.errors import WorkflowError
 from workflow.gathering import kind_of, open_tasks
-from workflow.models import InboxMessage, Nova, NovaState, TaskStatistics
-from workflow.services import STOPPED
+from workflow.models import InboxMessage, Nova, NovaState
+from workflow.services import STOPPED, NovaNotFound
 from workflow.task_rows import ROW_COLUMNS, TaskRow, task_row
 from workflow.task_tracker import TASK_STARTED, AgentLease, TaskNotFound, TaskTracker
 
@@ -134,20 +134,51 @@ class _Held:
 
 
 @dataclass(frozen=True, slots=True)
-class _Claimant:
-    """The Nova whose agent claims."""
+class _Standing:
+    """The Nova whose agent calls: what it may do, and what is needed to speak for it."""
 
     nova_id: str
+    mode: str
+    mode_reason: str
+    mode_since: datetime | None
+    engine_holds: bool  # a step of it is under way
     team: str
     default_executor: str
-    pattern: str
+    allowed_executors: frozenset[str]
+    pattern: str  # how it speaks
     room: int  # tasks that it may have in hand
-    engine_holds: bool  # a step of it is under way
+    is_safe: bool
+    unsafe_since: datetime | None
+    mechanism: str
+    objection: str
+    unsafe_until: datetime | None
 
     @property
     def executors(self) -> list[str]:
         """The executors of the tasks that its agent takes."""
         return [AGENT, ""] if self.default_executor == AGENT else [AGENT]
+
+    @property
+    def clock_stands_since(self) -> datetime | None:
+        """Since when leases don't run out; None while they do."""
+        if self.mode in STOPPED:
+            return self.mode_since
+        return None if self.is_safe else self.unsafe_since
+
+    def demand_may_claim(self) -> None:
+        """Refuse where the agent may begin nothing, in the words of `halts.demand_may_act`.
+
+        :raises NovaStopped: it is stopped or unsafe. :raises ClaimRefused: it may not use the executor `agent`.
+        """
+        if self.mode != NovaState.Mode.RUNNING:
+            reason = self.mode_reason or "no reason was given"
+            raise halts.NovaStopped(f"Nova {self.nova_id} is {self.mode}: {reason}.", mechanism=self.mode)
+        if not self.is_safe:
+            raise halts.NovaStopped(self.objection, mechanism=self.mechanism, until=self.unsafe_until)
+        if AGENT not in self.allowed_executors:
+            raise ClaimRefused(
+                f"Nova {self.nova_id} may not use the executor agent, so its agent can claim nothing. An operator can allow it."
+            )
 
 
 # -- claiming
@@ -161,9 +192,9 @@ def claim_tasks(nova_id: str, *, limit: int, now: datetime, lease_seconds: float
 
     :raises NovaStopped: it is stopped or unsafe. :raises ClaimRefused: it may not use the executor `agent`.
     """
-    halts.demand_may_act(nova_id)
     with transaction.atomic():
-        claimant = _lock_claimant(nova_id)
+        claimant = _standing(nova_id, lock=True)  # so that its claims come one after another
+        claimant.demand_may_claim()
         room = min(limit, CLAIM_LIMIT, claimant.room - _count_held(nova_id, now))
         if room <= 0:
             return []
@@ -239,28 +270,30 @@ def _lapsed_kinds(now: datetime) -> list[str]:
         return [kind_of(*row) for row in cursor.fetchall()]
 
 
-def _lock_claimant(nova_id: str) -> _Claimant:
-    """Load the Nova and lock its state row, so that its claims come one after another.
+def _standing(nova_id: str, *, lock: bool = False) -> _Standing:
+    """Load the Nova, and lock its state row.
 
-    :raises NovaStopped: it was stopped a moment ago. :raises ClaimRefused: agents may not work for it.
+    :raises NovaNotFound: there is none.
     """
-    lock = " FOR NO KEY UPDATE OF s" if connection.vendor == "postgresql" else ""
+    skip = " FOR NO KEY UPDATE OF s" if lock and connection.vendor == "postgresql" else ""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT s.mode, s.lease_holder, n.team, n.default_executor, n.allowed_executors, p.communication_pattern, "  # noqa: S608
-            "q.max_concurrent_tasks FROM workflow_novastate s JOIN workflow_nova n ON n.nova_id = s.nova_id "
+            "SELECT s.mode, s.mode_reason, s.mode_since, s.lease_holder, n.team, n.default_executor, n.allowed_executors, "  # noqa: S608
+            "p.communication_pattern, q.max_concurrent_tasks, v.is_safe, v.since, v.mechanism, v.reason, v.until "
+            "FROM workflow_novastate s JOIN workflow_nova n ON n.nova_id = s.nova_id "
             "JOIN workflow_personality p ON p.slug = n.personality_id JOIN safety_safetypolicy q ON q.slug = n.policy_id "
-            f"WHERE s.nova_id = %s{lock}",
+            f"LEFT JOIN safety_safetystate v ON v.nova_id = s.nova_id WHERE s.nova_id = %s{skip}",
             [nova_id],
         )
-        mode, holder, team, default, allowed, pattern, room = cursor.fetchone()
-    if mode != NovaState.Mode.RUNNING:
-        raise halts.NovaStopped(f"Nova {nova_id} is {mode}.", mechanism=mode)
-    if AGENT not in (orjson.loads(allowed) if isinstance(allowed, str) else allowed):
-        raise ClaimRefused(
-            f"Nova {nova_id} may not use the executor agent, so its agent can claim nothing. An operator can allow it."
-        )
-    return _Claimant(nova_id, team, default, pattern, room, bool(holder))
+        row = cursor.fetchone()
+    if row is None:
+        raise NovaNotFound(f"There is no Nova {nova_id}.")
+    mode, why, mode_since, holder, team, default, allowed, pattern, room, is_safe, since, mechanism, reason, until = row
+    return _Standing(
+        nova_id, mode, why, instant(mode_since), bool(holder), team, default,
+        frozenset(orjson.loads(allowed) if isinstance(allowed, str) else allowed), pattern, room,
+        is_safe is None or bool(is_safe), instant(since), mechanism or "", reason or "", instant(until),
+    )  # fmt: skip
 
 
 def _count_held(nova_id: str, now: datetime) -> int:
@@ -274,7 +307,7 @@ def _count_held(nova_id: str, now: datetime) -> int:
         return int(cursor.fetchone()[0])
 
 
-def _choose(claimant: _Claimant, room: int, now: datetime) -> list[_Held]:
+def _choose(claimant: _Standing, room: int, now: datetime) -> list[_Held]:
     """Find and lock what may be claimed, the Nova's own first, then by urgency; what others have in hand is passed over."""
     skip = " FOR UPDATE OF t SKIP LOCKED" if connection.vendor == "postgresql" else ""
     nova_id, executors = claimant.nova_id, members(claimant.executors)
@@ -335,7 +368,7 @@ def _held(values: Sequence[Any]) -> _Held:
     return _Held(row, metadata, instant(until), held_by, None if was_open is None else bool(was_open), outcome)
 
 
-def _start(tracker: TaskTracker, claimant: _Claimant, held: _Held, until: datetime) -> None:
+def _start(tracker: TaskTracker, claimant: _Standing, held: _Held, until: datetime) -> None:
     row, nova_id = held.row, claimant.nova_id
     was_open = held.was_open if row.status == TaskStatus.IN_PROGRESS else not row.assignee
     if row.status == TaskStatus.IN_PROGRESS:
@@ -418,7 +451,7 @@ def update_progress(
         until = max(now + _lease(lease_seconds), held.until or now)
         row.keeps_fence = True
         reached = row.progress if percent is None else percent
-        said = update or phrase(_pattern(nova_id), "progress", title=_short(row.title), percent=reached)
+        said = update or phrase(_standing(nova_id).pattern, "progress", title=_short(row.title), percent=reached)
         tracker.update_progress(row, said, percent)
         row.changes["reserved_until"] = until
         _note_moves(nova_id, now)  # before the journal: states first, then journal heads, as all writers do
@@ -498,7 +531,7 @@ def complete_tasks(nova_id: str, completions: Sequence[Completion], *, now: date
         judged = [_judge(nova_id, found.get(c.task_id), c.task_id, c.fence, ending=True) for c in completions]
         accepted = [held for held in judged if isinstance(held, _Held) and not _is_repeated(held)]
         similar = _similar([held.row for held in accepted])
-        pattern, clock = _pattern(nova_id), _clock(nova_id)
+        standing = _standing(nova_id)
         dependants = _dependants([held.row.id for held in accepted])
         answers: list[Ended] = []
         done = dict[str, Ended]()
@@ -512,8 +545,8 @@ def complete_tasks(nova_id: str, completions: Sequence[Completion], *, now: date
             elif _is_repeated(held):
                 answers.append(Ended(completion.task_id, "completed", held.outcome, repeated=True))
             else:
-                late = held.row.status == TaskStatus.BLOCKED or _is_late(held, clock, now)
-                answer = _complete(carrier, held, completion, similar, pattern, dependants, late=late)
+                late = held.row.status == TaskStatus.BLOCKED or _is_late(held, standing.clock_stands_since, now)
+                answer = _complete(carrier, held, completion, similar, standing.pattern, dependants, late=late)
                 done[completion.task_id] = answer
                 answers.append(answer)
         if done:
@@ -684,28 +717,18 @@ def _refused(nova_id: str, completion: Completion, problem: TaskLeaseLost) -> En
     return Entry(COMPLETION_REFUSED, nova_id, "task", completion.task_id, after=after, reason=str(problem), actor=actor)
 
 
-def _clock(nova_id: str) -> datetime | None:
-    """Give since when the Nova's clock stands; None if it runs."""
-    state = NovaState.objects.filter(nova=nova_id).values_list("mode", "mode_since").first()
-    if state is not None and state[0] in STOPPED:
-        return state[1]
-    return SafetyState.objects.filter(nova_id=nova_id, is_safe=False).values_list("since", flat=True).first()
-
-
 def _is_late(held: _Held, stands_since: datetime | None, now: datetime) -> bool:
     return held.until is not None and held.until < (stands_since or now)
 
 
-def _pattern(nova_id: str) -> str:
-    return str(Nova.objects.values_list("personality__communication_pattern", flat=True).get(nova_id=nova_id))
-
-
 def _similar(rows: Sequence[TaskRow]) -> dict[str, SimilarTasks]:
     keys = {similarity_key(WorkType(row.work_type), row.executor, row.action) for row in rows}
-    found = TaskStatistics.objects.filter(key__in=keys).values_list("key", "count", "seconds") if keys else ()
-    return {
-        key: SimilarTasks(count, timedelta(seconds=seconds / count) if count else timedelta(0)) for key, count, seconds in found
-    }
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT key, count, seconds FROM workflow_taskstatistics WHERE {membership('key')}",  # noqa: S608
+            [members(sorted(keys))],
+        )
+        return {key: SimilarTasks(count, timedelta(seconds=seconds / max(count, 1))) for key, count, seconds in cursor}
 
 
 def _dependants(task_ids: Sequence[str]) -> dict[str, int]:
@@ -746,10 +769,3 @@ def _note_moves(nova_id: str, now: datetime, *, completed: int = 0, level: str =
             f"due_at = CASE WHEN due_at > %s THEN %s ELSE due_at END, wakes = wakes + 1{more} WHERE nova_id = %s",
             values,
         )
-
-
-__all__ = [
-    "CLAIM_LIMIT", "ClaimRefused", "ClaimedTask", "Completion", "Ended", "Heartbeat", "Lease", "TaskLeaseLost", "block_hopeless",
-    "block_task", "claim_tasks", "complete_task", "complete_tasks", "fail_task", "heartbeat", "release_task", "renew_lease",
-    "update_progress", "whom_work_waits_for",
-]  # fmt: skip

@@ -46,7 +46,9 @@ class RenewAccepted(_Fenced, _Leased):
 
 class ProgressAccepted(RenewAccepted):
     progress_percentage = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=100)
-    update = serializers.CharField(required=False, allow_blank=True, default="", validators=[short_text])
+    update = serializers.CharField(  # type: ignore[assignment]  # a field, which REST framework takes out of the class
+        required=False, allow_blank=True, default="", validators=[short_text]
+    )
 
 
 class CompleteAccepted(_Fenced):
@@ -66,7 +68,7 @@ class BatchAccepted(Accepted):
 
 
 class FailAccepted(_Fenced):
-    error = serializers.CharField(max_length=4_000)  # type: ignore[assignment]  # what failed, not a method of REST framework
+    error = serializers.CharField(max_length=4_000)
     retryable = serializers.BooleanField(required=False, default=True)
 
 

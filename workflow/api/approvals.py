@@ -1,15 +1,15 @@
 """Approvals at the API: an agent asks and looks, operators approve or deny. A Nova's key never approves."""
 
 from datetime import timedelta
+from typing import Any
 
 from rest_framework import serializers
-from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from workflow import approvals
 from workflow.api.agent_tasks import agent_of
-from workflow.api.authentication import NovaAgent
+from workflow.api.authentication import ACT_AS_NOVA, NovaAgent
 from workflow.api.pages import Pages
 from workflow.api.serializers import Accepted, ReasonAccepted, Seconds, Shown, small_json
 from workflow.api.views import Door, choices_of
@@ -44,6 +44,8 @@ class ApprovalShown(Shown):
 class ApprovalList(Door):
     """GET: requests, newest first; an agent sees its own. POST by an agent: ask; 201, or 200 where the same is open already."""
 
+    permissions_needed = {"GET": "workflow.view_approval", "POST": ACT_AS_NOVA}
+    agents_too = frozenset({"GET"})
     parameters = frozenset({"status", "nova"})
     _pages: Pages[Approval] = Pages("id", descending=True)
 
@@ -74,6 +76,9 @@ class ApprovalList(Door):
 
 
 class ApprovalDetail(Door):
+    permissions_needed = {"GET": "workflow.view_approval"}
+    agents_too = frozenset({"GET"})
+
     def get(self, request: Request, approval_id: str) -> Response:
         approval = approvals.get_approval(int(approval_id), now=self.now, nova_id=_whose(request))
         return Response(ApprovalShown(approval).data)
@@ -91,12 +96,6 @@ class ApprovalVerb(Door):
 
 
 def _whose(request: Request) -> str:
-    """Give whose approvals the caller may see: an agent's Nova, or empty for all.
-
-    :raises PermissionDenied: none.
-    """
-    if isinstance(request.user, NovaAgent):
-        return request.user.nova_id
-    if not request.user.has_perm("workflow.view_approval"):
-        raise PermissionDenied
-    return ""
+    """Give whose approvals the caller may see: an agent's Nova, or empty for all."""
+    user: Any = request.user
+    return user.nova_id if isinstance(user, NovaAgent) else ""

@@ -97,12 +97,17 @@ class NovaKeyAuthentication(BaseAuthentication):
 
 
 class MayUseView(BasePermission):
-    """The caller holds the permission that the view names for the method."""
+    """The caller holds the permission that the view names for the method, or is an agent and the view says `agents_too`.
+
+    Such a view itself sees to it that a key opens its own Nova's things only.
+    """
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
         user = request.user
         if not user or not user.is_authenticated:
             return False
+        if isinstance(user, NovaAgent) and request.method in getattr(view, "agents_too", ()):
+            return True
         needed = getattr(view, "permissions_needed", {}).get(request.method)
         return needed is None or user.has_perm(needed)
 

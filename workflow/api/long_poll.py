@@ -127,14 +127,14 @@ def _is_short(scope: Any) -> bool:
 
 async def _read(receive: Receive) -> bytes | None:
     """Read the body; None if the caller went away."""
-    body = b""
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
         body += message.get("body", b"")
         if not message.get("more_body"):
-            return body
+            return bytes(body)
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from rest_framework import serializers
-from rest_framework.exceptions import NotFound, PermissionDenied
+from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -44,15 +44,15 @@ class MessageShown(Shown):
 class NovaMessages(Door):
     """POST: send a Nova a message, as a Nova's agent or an operator. GET: its messages, newest first; agents read their own."""
 
+    permissions_needed = {"GET": "workflow.view_inboxmessage", "POST": "workflow.change_nova"}
+    agents_too = frozenset({"GET", "POST"})
     parameters = frozenset({"unread"})
     _pages: Pages[InboxMessage] = Pages("id", descending=True)
 
     def get(self, request: Request, nova_id: str) -> Response:
-        if isinstance(request.user, NovaAgent):
-            if request.user.nova_id != nova_id:
-                raise NotFound
-        elif not request.user.has_perm("workflow.view_inboxmessage"):
-            raise PermissionDenied
+        user: Any = request.user
+        if isinstance(user, NovaAgent) and user.nova_id != nova_id:
+            raise NotFound
         rows = InboxMessage.objects.filter(nova_id=nova_id, kind="signal").exclude(status=InboxMessage.Status.REJECTED)
         if request.query_params.get("unread") == "true":
             rows = rows.filter(acked_at=None)
@@ -60,12 +60,7 @@ class NovaMessages(Door):
 
     def post(self, request: Request, nova_id: str) -> Response:
         user: Any = request.user
-        if isinstance(user, NovaAgent):
-            sender = user.nova_id
-        elif user.has_perm("workflow.change_nova"):
-            sender = self.actor
-        else:
-            raise PermissionDenied
+        sender = user.nova_id if isinstance(user, NovaAgent) else self.actor
         data = self.accept(MessageAccepted).validated_data
         row = messages.post_message(sender, nova_id, data, now=self.now)
         return Response(MessageShown(row).data, status=201)

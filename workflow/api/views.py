@@ -8,14 +8,14 @@ from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import reverse
 from django.utils import timezone
-from rest_framework.exceptions import NotFound, PermissionDenied, ValidationError
+from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from safety import audit
 from safety.observe import observation_of
-from workflow import services, task_services
+from workflow import halts, services, task_services
 from workflow.api.authentication import MayUseView, NovaAgent, actor_name
 from workflow.api.pages import Pages, refuse_unknown_parameters
 from workflow.api.serializers import (
@@ -48,6 +48,7 @@ class Door(APIView):
     parser_classes = [StrictJSONParser]
     permission_classes = [MayUseView]
     permissions_needed: ClassVar[dict[str, str]] = {}
+    agents_too: ClassVar[frozenset[str]] = frozenset()  # methods that a Nova's agent may use besides
     parameters: ClassVar[frozenset[str]] = frozenset()
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -104,9 +105,10 @@ class NovaDetail(Door):
 
 
 class TaskList(Door):
-    """Tasks, newest first, and the door for new ones."""
+    """Tasks, newest first, and the door for new ones. An agent sees its own Nova's, and asks for work only while it may act."""
 
     permissions_needed = {"GET": "workflow.view_task", "POST": "workflow.add_task"}
+    agents_too = frozenset({"GET", "POST"})
     parameters = frozenset({"status", "assignee", "priority", "team", "search"})
     _pages: Pages[Task] = Pages("created_at", "id", descending=True)
 
@@ -119,6 +121,8 @@ class TaskList(Door):
 
     def post(self, request: Request) -> Response:
         body = self.accept(TaskAccepted)
+        if isinstance(request.user, NovaAgent):
+            halts.demand_may_act(request.user.nova_id)
         task_id, replayed = task_services.request_task(
             body.request(),
             sender=self.actor,
@@ -135,6 +139,8 @@ class TaskList(Door):
     def _filtered(request: Request) -> QuerySet[Task]:
         tasks = Task.objects.filter(personal=False).defer("results", "metrics", "insights", "metadata")
         query = request.query_params
+        if isinstance(request.user, NovaAgent):
+            tasks = tasks.filter(assignee=request.user.nova_id)
         if "assignee" in query:  # empty: those that nobody has taken yet
             tasks = tasks.filter(assignee=query["assignee"] or None)
         if priorities := choices_of(request, "priority", [p.value for p in Priority]):
@@ -149,14 +155,13 @@ class TaskList(Door):
 class TaskDetail(Door):
     """One task; an agent sees its own Nova's. PATCH with a reason: change it while nobody works on it."""
 
-    permissions_needed = {"PATCH": "workflow.change_task"}
+    permissions_needed = {"GET": "workflow.view_task", "PATCH": "workflow.change_task"}
+    agents_too = frozenset({"GET"})
 
     def get(self, request: Request, task_id: str) -> Response:
-        if isinstance(request.user, NovaAgent):
-            if not Task.objects.filter(id=task_id, assignee=request.user.nova_id).exists():
-                raise TaskNotFound(f"There is no task {task_id}.")
-        elif not request.user.has_perm("workflow.view_task"):
-            raise PermissionDenied
+        user: Any = request.user
+        if isinstance(user, NovaAgent) and not Task.objects.filter(id=task_id, assignee=user.nova_id).exists():
+            raise TaskNotFound(f"There is no task {task_id}.")
         return Response(show_task(task_id))
 
     def patch(self, request: Request, task_id: str) -> Response:
