@@ -3,13 +3,13 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
@@ -71,6 +71,14 @@ def test_an_agent_of_few_lines_completes_what_it_is_given(agent, program):
         assert task.id in said
 
 
+def test_an_agent_whose_key_is_no_good_ends(agent):
+    command = [sys.executable, str(EXAMPLES / "rest_agent.py")]
+    found = subprocess.run(
+        command, env={**agent, "NOVA_TOKEN": "wrong"}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (found.returncode, "key" in found.stderr) == (1, True)
+
+
 @pytest.mark.parametrize("program", ["rest_agent.py", "mcp_agent.py"])
 def test_an_agent_of_few_lines_is_one(program):
     words = (EXAMPLES / program).read_text().partition('"""')[2].partition('"""')[2]
@@ -126,7 +134,6 @@ def test_claude_code_is_set_up_with_hooks_and_mcp(server, tmp_path):
     described = json.loads((folder / ".mcp.json").read_text())["mcpServers"]["nova"]
     assert described["url"] == f"{server.url}/mcp"
     assert _expanded(described["headers"]["Authorization"], agent) == f"Bearer {agent['NOVA_TOKEN']}"
-    assert shutil.which("bash")
     run([sys.executable, str(EXAMPLES / "mcp_agent.py"), "1"], agent)
     assert Task.objects.get().outcome == "succeeded"
 
@@ -136,8 +143,6 @@ def _expanded(text: str, environment: dict[str, str]) -> str:
 
 
 def _post(url: str, headers: dict[str, str], body: dict[str, Any]) -> Any:
-    from urllib.request import Request, urlopen
-
     request = Request(url, json.dumps(body).encode(), {**headers, "Content-Type": "application/json"})
     with urlopen(request, timeout=20) as answer:
         return json.load(answer)

@@ -32,6 +32,8 @@ def work(task):
 left = int(sys.argv[1]) if len(sys.argv) > 1 else -1
 while left:
     status, answer, wait = post("tasks/claim/", wait=20)
+    if status in (401, 403):  # asking again would change nothing
+        sys.exit(answer["detail"])
     if status != 200:  # 204: nothing to do; 423: this Nova may not act now; 429: too often
         print(status, answer.get("detail", "nothing to do"), file=sys.stderr)
         time.sleep(wait)

@@ -51,7 +51,7 @@ def newest_entry(path: Path) -> int:
 
 
 def put_in_place(path: Path, epoch: str, aside: str) -> str:
-    """Replace the database by a backup and give the name under which the old one is kept; empty: there was none.
+    """Replace the database by a backup and give the name under which the old one is kept; `aside` empty: it isn't.
 
     1. Copy the backup beside the database, with the new epoch, and flush it. 2. See that nobody has the old one open, with its
     log written back. 3. Move the old one aside, and the new one in.
@@ -71,8 +71,9 @@ def put_in_place(path: Path, epoch: str, aside: str) -> str:
         kept = ""
         if place.exists():
             _close_log(place)
-            kept = f"{place.name}.{aside}"
-            place.rename(place.with_name(kept))
+            if aside:
+                kept = f"{place.name}.{aside}"
+                place.rename(place.with_name(kept))
         draft.rename(place)
         flush(place.parent)
         return kept

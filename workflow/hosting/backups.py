@@ -87,7 +87,7 @@ def restore(path: Path, *, now: datetime, replace: bool = False, leave_streams: 
     """
     module = _module_of(path)
     _refuse_newer(module.applied_migrations(path))
-    newest = module.newest_entry(path)
+    newest, aside = module.newest_entry(path), f"before-restore-{now:%Y%m%dT%H%M%S}"
     with standstill(now):
         present = _newest_present()
         if present and not replace:
@@ -96,8 +96,8 @@ def restore(path: Path, *, now: datetime, replace: bool = False, leave_streams: 
                 "place use --replace. Nothing was changed."
             )
         if not leave_streams:
-            _forget_streams(f"before-restore-{now:%Y%m%dT%H%M%S}")
-        kept = module.put_in_place(path, secrets.token_hex(8), f"before-restore-{now:%Y%m%dT%H%M%S}")
+            _forget_streams(aside)
+        kept = module.put_in_place(path, secrets.token_hex(8), aside if present else "")
         call_command("migrate", interactive=False, verbosity=0)
         triggers.install()
         done = Restored(newest, max(present - newest, 0), kept)
