@@ -120,10 +120,12 @@ def test_claude_code_is_set_up_with_hooks_and_mcp(server, tmp_path):
     agent = {**os.environ, **dict(line.split("=", 1) for line in lines), "CLAUDE_PROJECT_DIR": str(folder)}
     hooks = json.loads((folder / ".claude" / "settings.json").read_text())["hooks"]
 
+    factories.make_healthy_fleet(now=timezone.now())  # nobody measures the machine here: what is old counts as unread
     begun = {"session_id": "s1", "hook_event_name": "SessionStart", "source": "startup"}
     command = hooks["SessionStart"][0]["hooks"][0]["command"]
     assert json.loads(run(["sh", "-c", command], agent, input=json.dumps(begun))) == {}
 
+    factories.make_healthy_fleet(now=timezone.now())
     hook = hooks["PreToolUse"][0]["hooks"][0]
     headers = {name: _expanded(value, agent) for name, value in hook["headers"].items()}
     call = {"session_id": "s1", "hook_event_name": "PreToolUse", "tool_name": "Bash", "tool_input": {"command": "ls"}}

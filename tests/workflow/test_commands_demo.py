@@ -14,6 +14,7 @@ from django.utils import timezone
 from safety.models import AuditEntry, JournalHead, OutboxEntry, SafetyIncident
 from tests import factories
 from workflow import seeding
+from workflow.configuration import create_nova
 from workflow.core.demonstration import TEAM
 from workflow.execution.registry import ExecutionContext
 from workflow.execution.works.figures import enhance_reporting
@@ -111,7 +112,7 @@ def test_it_is_removed_without_a_trace_but_in_the_journal(house):
 def test_a_nova_that_an_operator_made_is_never_taken_for_it(house):
     with pytest.raises(CommandError, match="no demonstration team"):
         run(remove=True)
-    seeding.create_nova("demo-torch", now=timezone.now(), team=TEAM)
+    create_nova("demo-torch", now=timezone.now(), team=TEAM)
     with pytest.raises(CommandError, match="demo-torch already"):
         run(days=1)
     with pytest.raises(CommandError, match="no demonstration team"):
