@@ -76,6 +76,8 @@ class ApprovalList(Door):
 
 
 class ApprovalDetail(Door):
+    """One request; an agent sees its own Nova's."""
+
     permissions_needed = {"GET": "workflow.view_approval"}
     agents_too = frozenset({"GET"})
 

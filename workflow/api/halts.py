@@ -77,6 +77,8 @@ class HaltList(Door):
 
 
 class HaltDetail(Door):
+    """One order, and how far each Nova has come."""
+
     permissions_needed = {"GET": "workflow.view_halt"}
 
     def get(self, request: Request, halt_id: str) -> Response:
@@ -118,14 +120,20 @@ class NovaVerb(Door):
 
 
 class NovaStop(NovaVerb):
+    """POST with a reason: stop a Nova. Answers the Nova as it stands then."""
+
     permissions_needed = {"POST": "workflow.order_stop"}
 
 
 class NovaResume(NovaVerb):
+    """POST with a reason: let a Nova go on."""
+
     permissions_needed = {"POST": "workflow.lift_pause"}
 
 
 class NovaLiftSafety(NovaVerb):
+    """POST with a reason: end what safety mechanisms imposed for a time."""
+
     permissions_needed = {"POST": "workflow.lift_halt"}
 
 

@@ -106,6 +106,8 @@ class IncidentList(IncidentDoor):
 
 
 class IncidentDetail(IncidentDoor):
+    """One incident, with its evidence and its story."""
+
     def get(self, request: Request, incident_id: str) -> Response:
         incident = self.visible(request).filter(pk=int(incident_id)).first()
         if incident is None:

@@ -98,6 +98,8 @@ class NovaList(Door):
 
 
 class NovaDetail(Door):
+    """One Nova."""
+
     permissions_needed = {"GET": "workflow.view_nova"}
 
     def get(self, request: Request, nova_id: str) -> Response:
