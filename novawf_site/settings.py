@@ -10,6 +10,7 @@ import socket
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import environ
 import structlog
@@ -164,6 +165,12 @@ EMBEDDED_STREAM_SERVER = not DRAGONFLY_URL
 if EMBEDDED_STREAM_SERVER:
     # with the user's name: redis-cli 7.0, which is Debian's, can't log in by an address that leaves it out
     DRAGONFLY_URL = f"redis://default:{_secret('NOVAWF_STREAM_PASSWORD', 'stream_password')}@127.0.0.1:{DRAGONFLY_PORT}/0"
+STREAM_LOCAL_HOSTS = frozenset({"", "localhost", "127.0.0.1", "::1"})
+if PRODUCTION and DRAGONFLY_URL.startswith("redis://") and (urlsplit(DRAGONFLY_URL).hostname or "") not in STREAM_LOCAL_HOSTS:
+    raise ImproperlyConfigured(
+        "DRAGONFLY_URL leads to another host without encryption: everybody on the way could read it, and give orders. Use "
+        "rediss:// (with NOVAWF_STREAM_CA_FILE for an authority of your own), or a stream server on this machine."
+    )
 STREAM_CA_FILE = env.str("NOVAWF_STREAM_CA_FILE", default="")
 if STREAM_CA_FILE and not os.access(STREAM_CA_FILE, os.R_OK):
     raise ImproperlyConfigured(f"NOVAWF_STREAM_CA_FILE is {STREAM_CA_FILE}; no file there can be read.")

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('safety', '0003_incident_lists'),
+        ('safety', '0004_empty_cycles'),
     ]
 
     operations = [

@@ -40,6 +40,10 @@ class Command(BaseCommand):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CommandError(f"The workers of {name} run already from {settings.VAR_DIR}; nothing was started.") from None
+        os.ftruncate(lock, 0)
+        os.write(
+            lock, f"{os.getpid()}\n".encode()
+        )  # for `manage.py deploy`, which restarts workers one cluster after the other
         try:
             Supervisor(name, stop, pulse=lambda: os.utime(lock)).run()
         finally:
