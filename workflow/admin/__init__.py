@@ -1,3 +1,3 @@
-from workflow.admin import agents, configured, incidents, novas, observed, providers, records, stops, tasks
+from workflow.admin import agents, configured, incidents, keys, novas, observed, providers, records, stops, tasks
 
-__all__ = ["agents", "configured", "incidents", "novas", "observed", "providers", "records", "stops", "tasks"]
+__all__ = ["agents", "configured", "incidents", "keys", "novas", "observed", "providers", "records", "stops", "tasks"]
