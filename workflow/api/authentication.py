@@ -53,6 +53,9 @@ class Operator:
     def has_perm(self, permission: str, obj: Any = None) -> Literal[True]:
         return True
 
+    def has_perms(self, permissions: Collection[str], obj: Any = None) -> Literal[True]:
+        return True
+
     def __str__(self) -> str:
         return OPERATOR
 
@@ -75,6 +78,9 @@ class KeyOperator:
     def has_perm(self, permission: str, obj: Any = None) -> bool:
         return permission in self._rights
 
+    def has_perms(self, permissions: Collection[str], obj: Any = None) -> bool:
+        return self._rights.issuperset(permissions)
+
     def __str__(self) -> str:
         return self._key.holder
 
@@ -93,6 +99,9 @@ class NovaAgent:
 
     def has_perm(self, permission: str, obj: Any = None) -> bool:
         return permission == ACT_AS_NOVA
+
+    def has_perms(self, permissions: Collection[str], obj: Any = None) -> bool:
+        return all(map(self.has_perm, permissions))
 
     def __str__(self) -> str:
         return f"nova:{self.nova_id}"
