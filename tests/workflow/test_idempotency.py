@@ -15,7 +15,7 @@ from safety.models import AuditEntry, StoredAnswer
 from safety.stream_client import StreamClient
 from tests import factories
 from tests.workflow.test_api import KEY, _operator_key, api, post, problem  # noqa: F401 - fixtures
-from workflow.api import halts as halts_door
+from workflow import services
 from workflow.models import NovaState, Objective, Task
 
 pytestmark = pytest.mark.django_db
@@ -170,14 +170,14 @@ def test_a_request_in_flight_is_not_begun_twice(monkeypatch: pytest.MonkeyPatch)
     """The second comes while the first is in its handler: 409, and one effect."""
     factories.make_nova()
     entered, go_on = threading.Event(), threading.Event()
-    order = halts_door.services.pause_nova
+    order = services.pause_nova
 
     def slowly(*args: Any, **kwargs: Any) -> Any:
         entered.set()
         assert go_on.wait(20)
         return order(*args, **kwargs)
 
-    monkeypatch.setattr(halts_door.services, "pause_nova", slowly)
+    monkeypatch.setattr(services, "pause_nova", slowly)
     found: list[Any] = []
 
     def ask() -> None:

@@ -293,11 +293,17 @@ class TestCommandLine:
         assert {entry.actor[:4] for entry in AuditEntry.objects.all()} == {"cli:"}
 
     def test_says_what_is_wrong(self) -> None:
-        for arguments in (("apikey", "revoke"), ("apikey", "revoke", "1"), ("apikey_create", "torch", "--days", "-1")):
+        malformed: list[tuple[str, ...]] = [
+            ("apikey", "revoke"),
+            ("apikey", "revoke", "1"),
+            ("apikey_create", "torch", "--days", "-1"),
+        ]
+        for arguments in malformed:
             with pytest.raises(CommandError) as wrong:
                 self.run(*arguments)
             assert wrong.value.returncode == 2
-        for arguments in (("apikey_create",), ("apikey_create", "torch", "--scope", "control")):
+        refused: list[tuple[str, ...]] = [("apikey_create",), ("apikey_create", "torch", "--scope", "control")]
+        for arguments in refused:
             with pytest.raises(CommandError):
                 self.run(*arguments)
         with pytest.raises(SystemExit):

@@ -226,7 +226,7 @@ def _delete(server: Examination) -> str:
 
 
 def _count(server: Examination) -> str:
-    replies = [server.call("INCRBY", server.key("count"), by) for by in (1, 2, 0)]
+    replies = [server.call("INCRBY", server.key("counted"), by) for by in (1, 2, 0)]
     return expect(replies == [1, 3, 3], replies)
 
 
