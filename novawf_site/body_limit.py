@@ -31,6 +31,8 @@ class BodyLimit:
         async def bounded() -> Message:
             nonlocal taken
             message = await receive()
+            while taken > self._limit and message["type"] == "http.request":
+                message = await receive()  # what comes after the early end is thrown away
             if message["type"] != "http.request":
                 return message
             body = message.get("body", b"")

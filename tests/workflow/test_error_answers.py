@@ -133,6 +133,23 @@ class TestBodyLimit:
     def test_a_body_within_it_passes_whole(self) -> None:
         assert self.read(6, b"abc", b"def") == b"abcdef"
 
+    def test_after_its_end_only_the_disconnect_is_heard(self) -> None:
+        waiting = [
+            *({"type": "http.request", "body": b"abc", "more_body": True} for _ in range(5)),
+            {"type": "http.disconnect"},
+        ]
+        heard = []
+
+        async def receive() -> Any:
+            return waiting.pop(0)
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            heard.extend([await receive(), await receive(), await receive()])
+
+        asyncio.run(BodyLimit(application, 4)({"type": "http"}, receive, None))
+        assert [message["type"] for message in heard] == ["http.request", "http.request", "http.disconnect"]
+        assert (heard[1]["body"], heard[1]["more_body"]) == (b"a", False)
+
     def test_a_longer_one_ends_there(self) -> None:
         assert self.read(4, b"abc", b"def", b"ghi") == b"abcd"
         assert self.read(3, b"abc", b"d") == b"abc"
