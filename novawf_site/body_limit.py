@@ -7,7 +7,7 @@ nobody fills a disk, and hooks are still answered.
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-LIMIT = 4 * 1024 * 1024  # bytes; every door's own limit is lower
+LIMIT = 16 * 1024 * 1024  # bytes; every door's own limit is lower
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

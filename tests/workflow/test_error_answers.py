@@ -8,9 +8,10 @@ import pytest
 from django.test import Client, RequestFactory
 
 from novawf_site.body_limit import BodyLimit
+from safety import api_keys
 from tests import factories
 from tests.workflow.test_api import KEY, _operator_key, api, post, problem  # noqa: F401 - fixtures
-from tests.workflow.test_privileges import ADDRESSES, MAY, house, path_of  # noqa: F401 - fixtures
+from tests.workflow.test_privileges import ADDRESSES, AGENT, MAY, bearer, house, path_of  # noqa: F401 - fixtures
 from workflow.api import problem as problems
 from workflow.api import views
 from workflow.models import Personality
@@ -20,20 +21,31 @@ pytestmark = pytest.mark.django_db
 WRITING = [(name, verb, method) for name, verb in ADDRESSES for method in MAY[name] if method in ("POST", "PATCH")]
 
 
+# where one request speaks of many tasks, the body may be larger
+LARGEST = {"tasks-bulk": 8 * 1024 * 1024, "tasks-complete": 8 * 1024 * 1024}
+CONFIGURED = ["nova", "personality", "policy", "objective", "provider-account"]
+OF_ONE_KIND = {"events"}  # whatever form is asked for, there is one
+
+
+def caller(name: str, method: str) -> Client:
+    """Give somebody who may: an operator, or the Nova's agent where only that may."""
+    return bearer(api_keys.create_key("torch", now=factories.NOW)[0] if MAY[name][method] == {AGENT} else KEY)
+
+
 def send(client: Client, method: str, path: str, body: str = "{}", content_type: str = "application/json", **extra: Any) -> Any:
     return client.generic(method, path, body, content_type=content_type, **extra)
 
 
 @pytest.mark.usefixtures("house")
 @pytest.mark.parametrize(("name", "verb", "method"), WRITING, ids=["-".join(filter(None, w)) for w in WRITING])
-def test_every_address_refuses_a_body_that_makes_no_sense(name: str, verb: str, method: str, api: Client) -> None:  # noqa: F811
-    path = path_of(name, verb)
+def test_every_address_refuses_a_body_that_makes_no_sense(name: str, verb: str, method: str) -> None:
+    path, api = path_of(name, verb), caller(name, method)  # noqa: F811
     found = problem(send(api, method, path, json.dumps({"no_such_field": 1})), 400, "invalid")
     assert "/no_such_field" in {error["pointer"] for error in found["errors"]}
     for broken in ("{", "[]", '"x"', "\xff", "nonsense"):
         assert problem(send(api, method, path, broken), 400)["code"] in ("parse_error", "invalid")
     problem(send(api, method, path, "a=b", "application/x-www-form-urlencoded"), 415, "unsupported_media_type")
-    problem(send(api, method, path, json.dumps({"x": "y" * 600_000})), 413, "body_too_large")
+    problem(send(api, method, path, json.dumps({"x": "y" * LARGEST.get(name, 512 * 1024)})), 413, "body_too_large")
     problem(send(api, method, path, CONTENT_LENGTH="many"), 400, "parse_error")
     problem(send(api, method, path, CONTENT_LENGTH="-1"), 400, "parse_error")
     problem(send(api, method, path, CONTENT_LENGTH="", HTTP_TRANSFER_ENCODING="chunked"), 411, "length_required")
@@ -43,12 +55,14 @@ def test_every_address_refuses_a_body_that_makes_no_sense(name: str, verb: str, 
 
 @pytest.mark.usefixtures("house")
 @pytest.mark.parametrize(("name", "verb"), ADDRESSES, ids=["-".join(filter(None, address)) for address in ADDRESSES])
-def test_every_address_refuses_an_unknown_parameter_and_another_form(name: str, verb: str, api: Client) -> None:  # noqa: F811
+def test_every_address_refuses_an_unknown_parameter_and_another_form(name: str, verb: str) -> None:
     path = path_of(name, verb)
     for method in MAY[name]:
+        api = caller(name, method)  # noqa: F811
         found = problem(send(api, method, f"{path}?no_such_parameter=1"), 400, "invalid")
         assert found["errors"][0]["pointer"] == "/no_such_parameter"
-        problem(send(api, method, path, headers={"Accept": "text/html"}), 406, "not_acceptable")
+        if name not in OF_ONE_KIND:
+            problem(send(api, method, path, headers={"Accept": "text/html"}), 406, "not_acceptable")
 
 
 def test_the_hook_door_answers_other_methods_in_the_same_form(api: Client) -> None:  # noqa: F811
@@ -102,9 +116,9 @@ class TestConditions:
         assert post(api, f"personalities/calm/{verb}", body, **{"If-Match": f'"x", {now_seen}'}).status_code == 200
 
     @pytest.mark.usefixtures("house")
-    @pytest.mark.parametrize(("name", "verb"), [a for a in ADDRESSES if "PATCH" in MAY[a[0]]], ids=lambda a: a or "row")
-    def test_every_configured_row_has_an_etag_and_heeds_if_match(self, api: Client, name: str, verb: str) -> None:  # noqa: F811
-        path = path_of(name, verb)
+    @pytest.mark.parametrize("name", CONFIGURED)
+    def test_every_configured_row_has_an_etag_and_heeds_if_match(self, api: Client, name: str) -> None:  # noqa: F811
+        path = path_of(name, "")
         assert api.get(path)["ETag"].startswith('"')
         answer = send(api, "PATCH", path, '{"reason": "x"}', headers={"If-Match": '"stale"'})
         problem(answer, 412, "changed_meanwhile")

@@ -85,10 +85,32 @@ AGENTS_NEED: dict[tuple[str, str], set[str]] = {
     ("incident", "GET"): {"read"},
     ("api-permits", "POST"): {"permits"},
     ("api-permit", "DELETE"): {"permits"},
+    ("tasks", "GET"): {"read", "tasks"},
+    ("tasks", "POST"): {"tasks"},
+    ("task", "GET"): {"read", "tasks"},
+    ("tasks-claim", "POST"): {"tasks"},
+    ("tasks-complete", "POST"): {"tasks"},
+    ("task-report", "POST"): {"tasks"},
+    ("approvals", "GET"): {"read", "tasks"},
+    ("approvals", "POST"): {"tasks"},
+    ("approval", "GET"): {"read", "tasks"},
+    ("nova-messages", "GET"): {"read", "messages"},
+    ("nova-messages", "POST"): {"messages"},
+    ("messages-ack", "POST"): {"messages"},
+    ("events", "GET"): {"events"},
 }
 # bodies that get as far as the question whose Nova it is; of the others a reason is enough
-BODIES: dict[str, dict[str, str]] = {"violations": {"type": "tool_burst"}, "api-permits": {}, "halt-ack": {}}
-LISTS = {"root", "incidents"}  # what an agent may see of them is sorted out row by row
+BODIES: dict[str, dict[str, Any]] = {
+    "violations": {"type": "tool_burst"}, "api-permits": {}, "halt-ack": {}, "heartbeat": {}, "safety-check": {},
+    "usage": {"model": "m"}, "renew": {"fence": 1}, "progress": {"fence": 1}, "complete": {"fence": 1}, "release": {"fence": 1},
+    "fail": {"fence": 1, "error": "x"}, "block": {"fence": 1, "owner": "operator", "action": "look"},
+}  # fmt: skip
+# whose they are is told by the key alone, or sorted out row by row: another agent finds its own there
+BY_KEY = {
+    ("root", "GET"), ("incidents", "GET"), ("tasks", "GET"), ("tasks", "POST"), ("tasks-claim", "POST"),
+    ("tasks-complete", "POST"), ("messages-ack", "POST"), ("nova-messages", "POST"), ("approvals", "GET"),
+    ("approvals", "POST"), ("whoami", "GET"), ("events", "GET"),
+}  # fmt: skip
 NOT_FOR_KEYS = {"hooks-claude-code"}  # answers everybody with 200, and says no in its own words
 
 
@@ -107,7 +129,7 @@ def path_of(name: str, verb: str) -> str:
     pattern = next(p for p in urls.urlpatterns if p.name == name)
     kind = name.removesuffix("-verb").removesuffix("-close-breaker")
     values = {
-        "nova_id": "torch", "incident_id": "17", "halt_id": "18", "key_id": "19", "task_id": "T-1",
+        "nova_id": "torch", "incident_id": "17", "halt_id": "18", "key_id": "19", "task_id": "T-1", "approval_id": "22",
         "entry_id": str(AuditEntry.objects.latest("id").pk),
         "permit_id": "abc", "verb": verb,
         "pk": {"personality": "torch", "policy": "standard", "objective": "21", "provider-account": "claude"}.get(kind, ""),
@@ -120,7 +142,7 @@ def house(now: datetime) -> None:
     """What the addresses are about: each of them exists."""
     factories.make_installation()
     for nova_id in ("torch", "echo"):
-        factories.make_nova(nova_id)
+        factories.make_nova(nova_id, personality=nova_id)
     factories.make_task(id="T-1", assignee="torch")
     factories.make_objective(pk=21)
     ProviderAccount.objects.create(slug="claude")
@@ -187,9 +209,10 @@ class TestEveryAddress:
                     assert answer.entries == entries
                 continue
             assert mine.status_code not in (401, 403, 404, 405), mine.content
-            if name in LISTS:
-                assert foreign.status_code == 200
-                assert b"torch" not in foreign.content
+            assert foreign.status_code not in (401, 405)
+            if (name, method) in BY_KEY:
+                assert foreign.status_code < 500
+                assert b"torch" not in foreign.content.replace(path.encode(), b"")
             else:
                 assert foreign.status_code in (403, 404), foreign.content
                 assert foreign.entries == entries
@@ -230,7 +253,9 @@ class TestEveryAddress:
         offered = MAY[name].keys() | ({"HEAD"} if "GET" in MAY[name] else set()) | {"OPTIONS"}
         for method in METHODS:
             answer = ask(operator, method, path)
-            if method in offered:
+            if MAY[name].get("GET" if method == "HEAD" else method) == {AGENT}:
+                assert answer.status_code not in (401, 405)  # whose agent an operator is, the address may ask
+            elif method in offered:
                 assert answer.status_code not in (401, 403, 404, 405), (method, answer.content)
             else:
                 assert answer.status_code == 405

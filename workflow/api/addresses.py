@@ -15,7 +15,7 @@ BASE = "/api/v1/"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 # Where an agent's words must always come through, whatever its key was made for.
-_ALWAYS = re.compile(r"novas/[^/]+/(halt-ack|heartbeat|violations)/?|")
+_ALWAYS = re.compile(r"novas/[^/]+/(halt-ack|heartbeat|violations|safety-check|usage)/?|whoami/?|")
 _AREAS: Mapping[Scope, re.Pattern[str]] = {
     Scope.PERMITS: re.compile(r"novas/[^/]+/api-permits(/.*)?"),
     Scope.MESSAGES: re.compile(r"(novas/[^/]+/)?messages(/.*)?"),

@@ -1,8 +1,8 @@
 """`Idempotency-Key` on every POST: the same request again gets the stored answer again, and has no second effect.
 
 Effect and answer are one transaction; where that can't be (the request waits, or asks the stream server), the key is marked
-before and the answer kept after. Only answers that say it was done are kept: what was refused changed nothing, and may be tried
-again under the same key.
+before and the answer kept after. Only answers that say it was done are kept: what was refused, or found nothing to do, changed
+nothing, and may be tried again under the same key.
 """
 
 import hashlib
@@ -129,8 +129,8 @@ def _apart(once: Once, door: Any, request: Request, handler: Handler) -> HttpRes
 
 
 def _answer(door: Any, request: Request, response: HttpResponseBase) -> Answer | None:
-    """Give what is kept of a response: nothing of a refusal, and no secret that is shown once."""
-    if not 200 <= response.status_code < 300 or response.streaming:
+    """Give what is kept of a response: nothing where nothing was done, and no secret that is shown once."""
+    if not 200 <= response.status_code < 300 or response.status_code == 204:
         return None
     headers = {name: response[name] for name in _KEPT_HEADERS if name in response}
     if isinstance(response, Response):

@@ -31,7 +31,7 @@ class LengthMissing(APIException):
     default_detail = "Say with Content-Length how long the body is; it was not read, and nothing was changed."
 
 
-def demand_length(request: HttpRequest) -> None:
+def demand_length(request: HttpRequest, limit: int = BODY_LIMIT) -> None:
     """Refuse a body whose length is unknown, no number, or too much, before anything reads it.
 
     :raises LengthMissing: it comes in pieces. :raises ParseError: no number. :raises BodyTooLarge: too much.
@@ -42,8 +42,8 @@ def demand_length(request: HttpRequest) -> None:
             raise LengthMissing
     elif not length.isascii() or not length.isdigit():
         raise ParseError("Content-Length is no number.")
-    elif int(length[:20]) > BODY_LIMIT:
-        raise BodyTooLarge
+    elif int(length[:20]) > limit:
+        raise BodyTooLarge(f"The body is larger than {limit} bytes.")
 
 
 class StrictJSONParser(JSONParser):

@@ -29,7 +29,7 @@ from workflow.api.serializers import (
     show_candidate,
     show_nova,
 )
-from workflow.api.strict_json import StrictJSONParser, demand_length, unstorable_text
+from workflow.api.strict_json import BODY_LIMIT, StrictJSONParser, demand_length, unstorable_text
 from workflow.core.work import Priority, TaskStatus
 from workflow.derived_status import load_fleet, load_verdicts
 from workflow.models import Execution, Nova, NovaState, Task
@@ -56,6 +56,7 @@ class Door(APIView):
     permission_classes = [MayUseView]
     permissions_needed: ClassVar[dict[str, str]] = {}
     parameters: ClassVar[frozenset[str]] = frozenset()
+    body_limit: ClassVar[int] = BODY_LIMIT
     shown_once: ClassVar[frozenset[str]] = frozenset()  # fields of an answer that no repeat gets
     standing: Standing | None = None  # of the caller's window, once it is counted
 
@@ -65,7 +66,7 @@ class Door(APIView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         self.now = timezone.now()  # noqa: TID251 - a door
-        demand_length(request)
+        demand_length(request, self.body_limit)
         super().initial(request, *args, **kwargs)
         self.actor = actor_name(request.user)
         self._acting.enter_context(audit.acting(self.actor, getattr(request, "request_id", "")))
