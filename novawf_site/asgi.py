@@ -21,7 +21,8 @@ from django.http import HttpResponseBase
 
 django.setup(set_prefix=False)
 
-from workflow.api import mcp  # noqa: E402 - they need Django to be set up
+from novawf_site.body_limit import BodyLimit  # noqa: E402 - they need Django to be set up
+from workflow.api import mcp  # noqa: E402
 from workflow.api.events import EventLines, on_stop  # noqa: E402
 from workflow.api.long_poll import LongPoll  # noqa: E402
 
@@ -96,4 +97,4 @@ async def lifespan(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-application = ProtocolTypeRouter({"http": http, "lifespan": lifespan})
+application = ProtocolTypeRouter({"http": BodyLimit(http), "lifespan": lifespan})

@@ -233,6 +233,12 @@ SLOT_SILENT_SECONDS = 4.0
 AGENT_LEASE_SECONDS = 60.0
 STOP_GRACE_SECONDS = 8.0
 
+# Requests a minute that our own doors let through; 0: no limit. Each key, and each person, has windows of its own.
+REQUESTS_PER_MINUTE = _integer("NOVAWF_REQUESTS_PER_MINUTE", 3_000, 0, 10_000_000)
+VITAL_REQUESTS_PER_MINUTE = _integer("NOVAWF_VITAL_REQUESTS_PER_MINUTE", 12_000, 0, 10_000_000)
+OPERATOR_REQUESTS_PER_MINUTE = _integer("NOVAWF_OPERATOR_REQUESTS_PER_MINUTE", 12_000, 0, 10_000_000)
+WRONG_KEYS_PER_MINUTE = _integer("NOVAWF_WRONG_KEYS_PER_MINUTE", 20, 1, 10_000)
+
 # What runs a task's executions, by name: `name=dotted.path.Class,...` adds to what is built in.
 EXECUTORS: dict[str, str] = {
     "builtin": "workflow.execution.builtin.Builtin",

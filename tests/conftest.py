@@ -148,11 +148,15 @@ def _stream_settings() -> Iterator[StreamServer]:
 
 @pytest.fixture(autouse=True)
 def _no_client_survives() -> Iterator[None]:
-    """Drop the knock's cached client, so that no test inherits another's connection or its silence."""
+    """Drop the cached clients of knocks and request counters, so that no test inherits another's connection or its silence."""
     yield
     waking: Any = sys.modules.get("workflow.waking")
     if waking is not None:
         waking.forget_client()
+    request_limits: Any = sys.modules.get("safety.request_limits")
+    if request_limits is not None:
+        request_limits.counters.forget()
+        request_limits.PREFIX = f"novawf:requests:{secrets.token_hex(4)}"  # the server may go on, and keep a test's counts
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from django.conf import settings
 from django.db import DatabaseError, close_old_connections
 from django.db.models import Q
 
+from safety import answers
 from safety import facts as safety_facts
 from safety.core.status import FleetFacts
 from safety.hook_intake import forget_old_calls
@@ -132,6 +133,7 @@ class Loop:
             if self._due("observations", _HOURLY):
                 forget_old(now=now)
                 forget_old_calls(now=now)
+                answers.forget_old(now=now)
         if RELAY in self._roles:
             oldest = OutboxEntry.objects.order_by("id").values_list("created_at", flat=True).first()
             age = max((now - oldest).total_seconds(), 0.0) if oldest else 0.0

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('safety', '0004_empty_cycles'),
+        ('safety', '0005_credentials'),
     ]
 
     operations = [

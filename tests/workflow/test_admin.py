@@ -215,7 +215,6 @@ WINDOWS = {
     "workflow.lease",
     "safety.safetyincident",
     "safety.auditentry",
-    "safety.apikey",
     "safety.hookevent",
     "safety.hooksession",
     "safety.candidateverdict",

@@ -236,7 +236,10 @@ class ConfiguredVerb(Door):
     def post(self, request: Request, pk: str, verb: str) -> Response:
         reason = self.accept(ReasonAccepted).validated_data["reason"]
         act = configuration.archive if verb == "archive" else configuration.restore
-        act(self.kind.get(pk), reason=reason, now=self.now)
+        with transaction.atomic():
+            row = self.kind.get(pk, lock=True)
+            demand_match(self.kind, row, request)
+            act(row, reason=reason, now=self.now)
         row = self.kind.get(pk)
         return Response(self.kind.show(row), headers={"ETag": self.kind.etag(row)})
 
@@ -268,6 +271,16 @@ def create(door: Door, kind: Kind, request: Request) -> Any:
     return row
 
 
+def demand_match(kind: Kind, row: Any, request: Request) -> None:
+    """Refuse to change a row that is not as the caller has seen it.
+
+    :raises PreconditionFailed: its ETag is none of those that If-Match names.
+    """
+    wanted = request.headers.get("If-Match")
+    if wanted and wanted != "*" and kind.etag(row) not in [tag.strip() for tag in wanted.split(",")]:
+        raise PreconditionFailed
+
+
 def change(door: Door, kind: Kind, request: Request, pk: str) -> Any:
     """Change the fields that the body names, if the row is what If-Match says.
 
@@ -275,9 +288,7 @@ def change(door: Door, kind: Kind, request: Request, pk: str) -> Any:
     """
     with transaction.atomic():
         row = kind.get(pk, lock=True)
-        wanted = request.headers.get("If-Match")
-        if wanted and wanted != "*" and kind.etag(row) not in [tag.strip() for tag in wanted.split(",")]:
-            raise PreconditionFailed
+        demand_match(kind, row, request)
         body = kind.written(row, data=request.data, partial=True)
         body.is_valid(raise_exception=True)
         given = dict(body.validated_data)

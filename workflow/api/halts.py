@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from workflow import halts, services
 from workflow.api.authentication import ACT_AS_NOVA, NovaAgent
 from workflow.api.pages import Pages
-from workflow.api.serializers import AnyCase, ReasonAccepted, Shown
+from workflow.api.serializers import Accepted, AnyCase, ReasonAccepted, Shown
 from workflow.api.views import Door, show_one_nova
 from workflow.models import Halt, HaltConfirmation, NovaState
 
@@ -145,6 +145,7 @@ class HaltAcknowledged(Door):
     def post(self, request: Request, nova_id: str) -> Response:
         if isinstance(request.user, NovaAgent) and request.user.nova_id != nova_id:
             raise PermissionDenied
+        self.accept(Accepted)
         halts.note_acknowledged(nova_id, now=self.now)
         order = halts.standing_order(nova_id)
         return Response({"nova_id": nova_id, "halt_id": order.halt_id if order else None})

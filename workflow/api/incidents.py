@@ -74,7 +74,7 @@ class IncidentDoor(Door):
     permissions_needed = {"GET": "safety.view_safetyincident"}
 
     def check_permissions(self, request: Request) -> None:
-        if isinstance(request.user, NovaAgent) and request.method == "GET":
+        if isinstance(request.user, NovaAgent) and request.method in ("GET", "HEAD"):
             return
         super().check_permissions(request)
 

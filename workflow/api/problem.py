@@ -16,7 +16,9 @@ from django.views import defaults
 from rest_framework import exceptions, status
 from rest_framework.response import Response
 
+from safety.answers import KeyReused, StillInFlight
 from safety.api_guardian import ApiLimitExceeded
+from safety.api_keys import CredentialError, KeyNotFound, KeyNotGood, KeyUnsound
 from safety.incident_services import IllegalIncidentMove, IncidentError, IncidentNotFound, WordsMissing
 from workflow.agent_work import ClaimRefused, TaskLeaseLost
 from workflow.approvals import ApprovalNotFound, ApprovalRequired, ArgumentsMismatch, IllegalApprovalMove
@@ -25,6 +27,7 @@ from workflow.configuration import ReasonMissing, StillInUse
 from workflow.core.protocol import ProtocolViolation
 from workflow.errors import WorkflowError
 from workflow.halts import HaltNotFound, NovaStopped
+from workflow.key_services import BeyondYourRights
 from workflow.messages import MessageRefused, RecipientNotFound
 from workflow.models import Nova, Task
 from workflow.services import IllegalModeChange, NovaNotFound
@@ -40,6 +43,7 @@ STATUSES: Mapping[type[Exception], tuple[int, str]] = {
     IncidentNotFound: (404, "incident_not_found"),
     AccountNotFound: (404, "provider_account_not_found"),
     TaskNotFound: (404, "task_not_found"),
+    KeyNotFound: (404, "key_not_found"),
     RecipientNotFound: (404, "nova_not_found"),
     ApprovalNotFound: (404, "approval_not_found"),
     Nova.DoesNotExist: (404, "nova_not_found"),
@@ -56,13 +60,29 @@ STATUSES: Mapping[type[Exception], tuple[int, str]] = {
     MessageRefused: (400, "message_refused"),
     IllegalIncidentMove: (409, "illegal_incident_move"),
     StillInUse: (409, "still_in_use"),
+    BeyondYourRights: (403, "beyond_your_rights"),
+    KeyNotGood: (409, "key_not_good"),
+    StillInFlight: (409, "idempotency_key_in_flight"),
     IdempotencyKeyReused: (422, "idempotency_key_reused"),
+    KeyReused: (422, "idempotency_key_reused"),
     ProtocolViolation: (400, "protocol_violation"),
     CountersAway: (503, "stream_server_away"),
     WorkflowError: (409, "refused"),
     TaskError: (409, "refused"),
     IncidentError: (409, "refused"),
+    CredentialError: (409, "refused"),
 }
+# Failures that somebody foresaw: they have an answer here. All others are 500.
+ANTICIPATED: tuple[type[Exception], ...] = (
+    Http404,
+    PermissionDenied,
+    ValidationError,
+    exceptions.APIException,
+    ApiLimitExceeded,
+    NovaStopped,
+    *STATUSES,
+)
+_WAITS = {StillInFlight: "1", CountersAway: "5"}  # seconds until it is worth asking again
 
 
 def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | None:
@@ -83,7 +103,7 @@ def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | N
         if authenticate := getattr(exc, "auth_header", None):
             headers["WWW-Authenticate"] = authenticate
         if wait := getattr(exc, "wait", None):
-            headers["Retry-After"] = str(int(wait))
+            headers["Retry-After"] = str(max(1, ceil(wait)))
     elif isinstance(exc, ApiLimitExceeded):
         answer, code, detail = 429, "api_limit_exceeded", exc.reason
         headers["Retry-After"] = str(max(1, ceil(exc.retry_after)))
@@ -94,6 +114,9 @@ def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | N
     elif isinstance(exc, RequestRefused):
         answer, code, detail = 400, "invalid", "The request was refused; nothing was changed. See errors."
         errors = [{"pointer": f"/{exc.field}", "code": exc.code, "detail": str(exc)}]
+    elif isinstance(exc, KeyUnsound):
+        answer, code, detail = 400, "invalid", "The request was refused; nothing was changed. See errors."
+        errors = [{"pointer": f"/{exc.field}", "code": "invalid", "detail": str(exc)}]
     elif isinstance(exc, ValidationError):
         answer, code, detail = 400, "invalid", "The request was refused; nothing was changed. See errors."
         errors = list(field_errors(exceptions.ValidationError(_django_detail(exc)).detail))
@@ -102,6 +125,8 @@ def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | N
         if found is None:
             return None
         (answer, code), detail = found, str(exc)
+        if seconds := _WAITS.get(type(exc)):
+            headers["Retry-After"] = seconds
         if isinstance(exc, ApprovalRequired | ArgumentsMismatch):
             more = {"approval_id": exc.approval_id}
     body = _problem(request, answer, code, detail, errors) | more
@@ -143,11 +168,20 @@ def unknown_address(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResp
     return not_found(request, Http404())
 
 
+def method_not_allowed(request: HttpRequest, *allowed: str) -> HttpResponse:
+    """Answer 405 for a door that is no API view."""
+    detail = f"Method {request.method} is not offered here."
+    body = orjson.dumps(_problem(request, 405, "method_not_allowed", detail, []))
+    return HttpResponse(body, status=405, headers={"Allow": ", ".join(allowed)}, content_type=CONTENT_TYPE)
+
+
 def _outside_views(request: HttpRequest, answer: int, code: str, detail: str) -> HttpResponse | None:
     if not request.path.startswith("/api/"):
         return None
-    body = orjson.dumps(_problem(request, answer, code, detail, []))
-    return HttpResponse(body, status=answer, content_type=CONTENT_TYPE)
+    found = _problem(request, answer, code, detail, [])
+    # where a middleware failed, the one that names requests may not come to write its header
+    headers = {"X-Request-ID": found["request_id"]} if found["request_id"] else {}
+    return HttpResponse(orjson.dumps(found), status=answer, headers=headers, content_type=CONTENT_TYPE)
 
 
 def _problem(request: Any, answer: int, code: str, detail: str, errors: list[dict[str, str]]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from workflow.api import (
     halts,
     hooks,
     incidents,
+    keys,
     messages,
     own_nova,
     permits,
@@ -23,6 +24,7 @@ from workflow.api.configuration_views import OBJECTIVES, PERSONALITIES, POLICIES
 from workflow.api.executors import COMMANDS, ENDPOINTS, PRICES
 
 NOVA = r"novas/(?P<nova_id>[a-z0-9_-]{1,63})"
+KEY = r"keys/(?P<key_id>[0-9]{1,18})"
 INCIDENT = r"incidents/(?P<incident_id>[0-9]{1,18})"
 ACCOUNT = "[A-Za-z0-9_-]{1,63}"
 TASK = r"tasks/(?P<task_id>[A-Za-z0-9_.:-]{1,96})"
@@ -61,6 +63,10 @@ urlpatterns = [
     re_path(r"^halts/?$", halts.HaltList.as_view(), name="halts"),
     re_path(r"^halts/(?P<halt_id>[0-9]{1,18})/?$", halts.HaltDetail.as_view(), name="halt"),
     re_path(r"^halts/(?P<halt_id>[0-9]{1,18})/lift/?$", halts.HaltLift.as_view(), name="halt-lift"),
+    re_path(r"^keys/?$", keys.KeyList.as_view(), name="keys"),
+    re_path(rf"^{KEY}/?$", keys.KeyDetail.as_view(), name="key"),
+    re_path(rf"^{KEY}/rotate/?$", keys.KeyRotation.as_view(), name="key-rotation"),
+    re_path(rf"^{KEY}/(?P<verb>suspend|reinstate|revoke)/?$", keys.KeyVerb.as_view(), name="key-verb"),
     re_path(r"^hooks/claude-code/?$", hooks.claude_code, name="hooks-claude-code"),
     re_path(rf"^{NOVA}/heartbeat/?$", agent_tasks.NovaHeartbeat.as_view(), name="nova-heartbeat"),
     re_path(rf"^{NOVA}/safety-check/?$", own_nova.SafetyCheck.as_view(), name="nova-safety-check"),

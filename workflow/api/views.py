@@ -1,6 +1,5 @@
 """The API's addresses: they translate between HTTP and the services, and decide nothing."""
 
-import re
 from contextlib import ExitStack
 from typing import Any, ClassVar
 
@@ -8,15 +7,17 @@ from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import reverse
 from django.utils import timezone
-from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.exceptions import NotFound, PermissionDenied, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from safety import audit
 from safety.observe import observation_of
+from safety.request_limits import Standing, counters
 from workflow import halts, services, task_services
-from workflow.api.authentication import MayUseView, NovaAgent, actor_name
+from workflow.api import addresses, idempotency
+from workflow.api.authentication import MayUseView, NovaAgent, TooManyRequests, actor_name, caller_of
 from workflow.api.pages import Pages, refuse_unknown_parameters
 from workflow.api.serializers import (
     Accepted,
@@ -29,7 +30,7 @@ from workflow.api.serializers import (
     show_candidate,
     show_nova,
 )
-from workflow.api.strict_json import StrictJSONParser, unstorable_text
+from workflow.api.strict_json import BODY_LIMIT, StrictJSONParser, demand_length, unstorable_text
 from workflow.core.work import Priority, TaskStatus
 from workflow.derived_status import load_fleet, load_verdicts
 from workflow.models import Execution, Nova, NovaState, Task
@@ -37,33 +38,90 @@ from workflow.task_tracker import TaskNotFound
 
 _LISTS = (
     "novas", "personalities", "policies", "objectives", "provider-accounts", "tasks", "halts", "incidents", "executions",
-    "journal", "insights", "celebrations", "approvals",
+    "journal", "insights", "celebrations", "approvals", "keys",
 )  # fmt: skip
-_KEY = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class ScopeMissing(PermissionDenied):
+    """The key was made for other uses."""
+
+    default_code = "scope_missing"
 
 
 class Door(APIView):
-    """What all addresses share: strict JSON, permissions by method, the caller's name for the journal."""
+    """What all addresses share: strict JSON, permissions by method, limits and scopes of keys, each POST answered once for its
+    idempotency key, the caller's name for the journal.
+    """
 
     parser_classes = [StrictJSONParser]
     permission_classes = [MayUseView]
     permissions_needed: ClassVar[dict[str, str]] = {}
     agents_too: ClassVar[frozenset[str]] = frozenset()  # methods that a Nova's agent may use besides
     parameters: ClassVar[frozenset[str]] = frozenset()
+    body_limit: ClassVar[int] = BODY_LIMIT
+    shown_once: ClassVar[frozenset[str]] = frozenset()  # fields of an answer that no repeat gets
+    standing: Standing | None = None  # of the caller's window, once it is counted
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         with ExitStack() as self._acting:
             return super().dispatch(request, *args, **kwargs)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        self.now = timezone.now()  # noqa: TID251 - a door
+        demand_length(request, self.body_limit)
         super().initial(request, *args, **kwargs)
         self.actor = actor_name(request.user)
-        self.now = timezone.now()  # noqa: TID251 - a door
         self._acting.enter_context(audit.acting(self.actor, getattr(request, "request_id", "")))
         refuse_unknown_parameters(request, self.parameters)
         for name, values in request.query_params.lists():
             if problem := unstorable_text("".join(map(str, values))):
                 raise ValidationError({name: [problem]}, code="unstorable")
+        self._demand_scope(request)
+        handler = getattr(self, "post", None)
+        if request.method == "POST" and handler:
+            apart = addresses.is_apart(request.path)
+            setattr(self, "post", lambda *_, **__: idempotency.answer_once(self, request, handler, apart=apart))  # noqa: B010
+
+    def perform_authentication(self, request: Request) -> None:
+        """Find out who it is, and count the request against the caller's window.
+
+        :raises TooManyRequests: the window is used up.
+        """
+        user = request.user
+        if not user.is_authenticated:
+            return
+        window = addresses.window_of(request.path, agent=isinstance(user, NovaAgent))
+        self.standing = standing = counters.count(window, caller_of(user), now=self.now)
+        if standing.exceeded:
+            detail = (
+                f"More than {window.most} requests in {window.seconds} s; wait {standing.resets_in} s. Nothing was changed."
+            )
+            raise TooManyRequests(detail, standing)
+
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+        """Add how much is left of the caller's window (draft-ietf-httpapi-ratelimit-headers)."""
+        final = super().finalize_response(request, response, *args, **kwargs)
+        if (standing := self.standing) and standing.window.most:
+            window = standing.window
+            final["RateLimit-Policy"] = f'"{window.name}";q={window.most};w={window.seconds}'
+            final["RateLimit"] = f'"{window.name}";r={standing.left};t={standing.resets_in}'
+        return final
+
+    def options(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Response:
+        """Say which methods there are."""
+        return Response(status=204, headers={"Allow": ", ".join(self.allowed_methods)})
+
+    def _demand_scope(self, request: Request) -> None:
+        """Refuse a Nova's key that was not made for this address.
+
+        :raises ScopeMissing: it names what is missing.
+        """
+        if not isinstance(request.user, NovaAgent):
+            return
+        needed = addresses.scopes_for(str(request.method), request.path)
+        if needed and not needed & request.user.scopes:
+            names = " or ".join(sorted(needed))
+            raise ScopeMissing(f"This key was not made for this: it lacks the scope {names}. Nothing was changed.")
 
     def accept(self, kind: type[Accepted]) -> Any:
         """Give the checked body.
@@ -130,7 +188,7 @@ class TaskList(Door):
             sender=self.actor,
             now=self.now,
             cause=f"request:{getattr(request, 'request_id', '')}",
-            idempotency_key=_idempotency_key(request),
+            idempotency_key=idempotency.key_of(request),
         )
         headers = {"Location": reverse("api:task", args=[task_id])}
         if replayed:
@@ -249,10 +307,3 @@ def choices_of(request: Request, name: str, known: list[str]) -> list[str]:
     if unknown:
         raise ValidationError({name: [f"Unknown: {', '.join(unknown)}; known are {', '.join(known)}."]}, code="unknown_choice")
     return list(dict.fromkeys(values))
-
-
-def _idempotency_key(request: Request) -> str | None:
-    key = request.headers.get("Idempotency-Key")
-    if key is not None and not _KEY.fullmatch(key):
-        raise ValidationError({"Idempotency-Key": ["Give 1 to 128 visible ASCII characters."]}, code="invalid_key")
-    return key
