@@ -31,7 +31,10 @@ def environment(database: Database) -> dict[str, str]:
         "PORT": str(free_port()),
         "DRAGONFLY_PORT": str(free_port()),
         "PYTHONUNBUFFERED": "1",
-        "NOVAWF_REQUESTS_PER_MINUTE": "0",  # one agent with one key asks as fast as it can
+        # one agent with one key, and one operator, ask as fast as they can
+        "NOVAWF_REQUESTS_PER_MINUTE": "0",
+        "NOVAWF_VITAL_REQUESTS_PER_MINUTE": "0",
+        "NOVAWF_OPERATOR_REQUESTS_PER_MINUTE": "0",
     }
     if database.url:
         ours["DATABASE_URL"] = database.url

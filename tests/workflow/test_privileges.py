@@ -22,7 +22,7 @@ from safety.models import AuditEntry, ProviderAccount, SafetyIncident
 from tests import factories
 from tests.workflow.test_api import KEY, _operator_key  # noqa: F401 - fixtures
 from workflow.api import urls
-from workflow.models import Approval, Halt
+from workflow.models import Approval, CommandTemplate, Halt, HttpEndpoint, ModelPrice
 
 pytestmark = pytest.mark.django_db
 
@@ -67,7 +67,7 @@ MAY: dict[str, dict[str, set[str]]] = {
     "task-dependencies": {"POST": OPERATORS},
     "nova-heartbeat": {"POST": {AGENT}},
     "nova-safety-check": {"POST": {AGENT}},
-    "nova-usage": {"POST": {AGENT}},
+    "nova-usage": {"GET": EVERYBODY | {AGENT}, "POST": {AGENT}},
     "whoami": {"GET": {AGENT}},
     "nova-messages": {"GET": EVERYBODY | {AGENT}, "POST": OPERATORS | {AGENT}},
     "messages-ack": {"POST": {AGENT}},
@@ -89,6 +89,16 @@ MAY: dict[str, dict[str, set[str]]] = {
     "provider-account": {"GET": EVERYBODY, "PATCH": OFFICERS},
     "provider-account-verb": {"POST": OFFICERS},
     "provider-account-close-breaker": {"POST": OFFICERS},
+    "provider-account-test": {"POST": OFFICERS},
+    "commands": {"GET": EVERYBODY, "POST": OFFICERS},
+    "command": {"GET": EVERYBODY, "PATCH": OFFICERS},
+    "command-verb": {"POST": OFFICERS},
+    "http-endpoints": {"GET": EVERYBODY, "POST": OFFICERS},
+    "http-endpoint": {"GET": EVERYBODY, "PATCH": OFFICERS},
+    "http-endpoint-verb": {"POST": OFFICERS},
+    "model-prices": {"GET": EVERYBODY, "POST": OFFICERS},
+    "model-price": {"GET": EVERYBODY, "PATCH": OFFICERS},
+    "model-price-verb": {"POST": OFFICERS},
     "executions": {"GET": EVERYBODY},
     "journal": {"GET": AUDITORS},
     "journal-entry": {"GET": AUDITORS},
@@ -127,7 +137,10 @@ BY_KEY = {
     ("tasks-complete", "POST"), ("messages-ack", "POST"), ("nova-messages", "POST"), ("approvals", "GET"),
     ("approvals", "POST"), ("whoami", "GET"), ("events", "GET"),
 }  # fmt: skip
-NOT_FOR_KEYS = {"hooks-claude-code"}  # answers everybody with 200, and says no in its own words
+NOT_FOR_KEYS = {
+    "hooks-claude-code",  # answers everybody with 200, and says no in its own words
+    "schema",  # the OpenAPI document, the same for everybody
+}
 
 
 def addresses() -> Iterator[tuple[str, str]]:
@@ -143,12 +156,15 @@ ADDRESSES = [address for address in addresses() if address[0] not in NOT_FOR_KEY
 
 def path_of(name: str, verb: str) -> str:
     pattern = next(p for p in urls.urlpatterns if p.name == name)
-    kind = name.removesuffix("-verb").removesuffix("-close-breaker")
+    kind = name.removesuffix("-verb").removesuffix("-close-breaker").removesuffix("-test")
     values = {
         "nova_id": "torch", "incident_id": "17", "halt_id": "18", "key_id": "19", "task_id": "T-1", "approval_id": "22",
         "entry_id": str(AuditEntry.objects.latest("id").pk),
         "permit_id": "abc", "verb": verb,
-        "pk": {"personality": "torch", "policy": "standard", "objective": "21", "provider-account": "claude"}.get(kind, ""),
+        "pk": {
+            "personality": "torch", "policy": "standard", "objective": "21", "provider-account": "claude", "command": "words",
+            "http-endpoint": "builds", "model-price": "23",
+        }.get(kind, ""),
     }  # fmt: skip
     return reverse(f"api:{name}", kwargs={group: values[group] for group in pattern.pattern.regex.groupindex})
 
@@ -161,7 +177,10 @@ def house(now: datetime) -> None:
         factories.make_nova(nova_id, personality=nova_id)
     factories.make_task(id="T-1", assignee="torch")
     factories.make_objective(pk=21)
-    ProviderAccount.objects.create(slug="claude")
+    ProviderAccount.objects.create(slug="claude", key_source="file", key_location="/nowhere")  # tried, it makes no call
+    CommandTemplate.objects.create(slug="words", program="/usr/bin/wc")
+    HttpEndpoint.objects.create(slug="builds", url="https://builds.example.com/tasks")
+    ModelPrice.objects.create(pk=23, account_id="claude", model="small", input_price=1, output_price=2)
     SafetyIncident.objects.create(pk=17, nova_id="torch", mechanism="frosty", reason="x", opened_at=now, last_seen_at=now)
     Halt.objects.create(pk=18, kind="pause", scope="nova", target="torch", reason="x", requested_by="x", requested_at=now)
     Approval.objects.create(

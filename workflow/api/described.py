@@ -14,8 +14,10 @@ from workflow.api import (
     agent_tasks,
     approvals,
     configuration_views,
+    executors,
     halts,
     incidents,
+    keys,
     messages,
     own_nova,
     permits,
@@ -118,9 +120,36 @@ class SafetyCheckShown(Serializer):
     order = OrderShown(allow_null=True)
 
 
-class UsageShown(own_nova.UsageAccepted):
+class UsageReportedShown(own_nova.UsageAccepted):
     nova_id = serializers.CharField()
     journal_id = serializers.IntegerField()
+
+
+class KeyShown(Serializer):
+    """A key, without what would open a door."""
+
+    id = serializers.IntegerField()
+    prefix = serializers.CharField()
+    holder = serializers.CharField()
+    nova_id = serializers.CharField(allow_null=True)
+    user = serializers.CharField(allow_null=True)
+    operator = serializers.CharField(allow_null=True)
+    role = serializers.CharField(allow_null=True)
+    name = serializers.CharField()
+    scopes = serializers.ListField(child=serializers.CharField())
+    status = serializers.ChoiceField(keys.STATUSES)
+    suspended_reason = serializers.CharField()
+    created_by = serializers.CharField()
+    successor_id = serializers.IntegerField(allow_null=True)
+    created_at = shown.Instant()
+    expires_at = shown.Instant(allow_null=True)
+    last_used_at = shown.Instant(allow_null=True)
+    suspended_at = shown.Instant(allow_null=True)
+    revoked_at = shown.Instant(allow_null=True)
+
+
+class KeyMadeShown(KeyShown):
+    key = serializers.CharField(allow_null=True)  # its text, this once: null when the answer is repeated
 
 
 class LeaseShown(Serializer):
@@ -265,8 +294,9 @@ OPERATIONS: Mapping[str, Described] = {
     "HaltLift.POST": _reason(_halt),
     "NovaHeartbeat.POST": Described(agent_tasks._Leased, {200: HeartbeatShown}, {"lease_seconds": 60}),
     "SafetyCheck.POST": Described(None, {200: SafetyCheckShown}),
-    "UsageReport.POST": Described(
-        own_nova.UsageAccepted, {201: UsageShown}, {"model": "small", "input_tokens": 1200, "output_tokens": 300}
+    "Usage.GET": _listed(executors.UsageShown),
+    "Usage.POST": Described(
+        own_nova.UsageAccepted, {201: UsageReportedShown}, {"model": "small", "input_tokens": 1200, "output_tokens": 300}
     ),
     "WhoAmI.GET": _one(WhoAmIShown),
     "NovaMessages.GET": _listed(messages.MessageShown),
@@ -313,6 +343,16 @@ OPERATIONS: Mapping[str, Described] = {
         shown.PriorityAccepted, {200: _task}, {"priority": "critical", "reason": "a customer waits"}
     ),
     "BreakerClosed.POST": _reason(configuration_views.ProviderWritten),
+    "ProviderTried.POST": _one(executors.TrialShown),
+    "KeyList.GET": _listed(KeyShown),
+    "KeyList.POST": Described(
+        keys.KeyAccepted, {201: KeyMadeShown}, {"nova_id": "torch", "scopes": ["read", "tasks"], "reason": "a new agent"}
+    ),
+    "KeyDetail.GET": _one(KeyShown),
+    "KeyRotation.POST": Described(
+        keys.RotationAccepted, {201: KeyMadeShown}, {"reason": "the yearly change", "overlap_hours": 24}
+    ),
+    "KeyVerb.POST": _reason(KeyShown),
     "ExecutionList.GET": _listed(record_views.ExecutionListed),
     "JournalList.GET": _listed(record_views.EntryShown),
     "JournalEntry.GET": _one(record_views.EntryShown),
@@ -327,6 +367,11 @@ _CONFIGURED_EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "policy": {"slug": "calm", "requests_per_minute": 25},
     "objective": {"title": "Keep the docs true", "nova": "torch", "priority": "low"},
     "provider-account": {"slug": "main", "kind": "openai", "base_url": "https://models.example.com/v1"},
+    "command": {"slug": "words", "program": "/usr/bin/wc", "arguments": ["-w"]},
+    "http-endpoint": {
+        "slug": "builds", "url": "https://builds.example.com/tasks", "secret": "whsec_dGhpcyBpcyBhbiBleGFtcGxlIG9ubHkh",
+    },
+    "model-price": {"account": "main", "model": "small", "input_price": 0.2, "output_price": 0.8},
 }  # fmt: skip
 
 

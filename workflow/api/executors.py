@@ -8,7 +8,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from workflow import provider_trial
+from workflow.api.agent_tasks import own_only
+from workflow.api.authentication import NovaAgent
 from workflow.api.configuration_views import PROVIDERS, Kind, _Written, encrypted
+from workflow.api.own_nova import UsageReport
 from workflow.api.pages import Pages
 from workflow.api.serializers import Shown
 from workflow.api.views import Door
@@ -65,6 +68,13 @@ ENDPOINTS = Kind(HttpEndpoint, EndpointWritten, "http-endpoint", "slug", own=fro
 PRICES = Kind(ModelPrice, PriceWritten, "model-price", "id", own=frozenset({"updated_at"}))
 
 
+class TrialShown(serializers.Serializer[Any]):
+    answers = serializers.BooleanField()
+    said = serializers.CharField()
+    seconds = serializers.FloatField()
+    models = serializers.ListField(child=serializers.CharField())
+
+
 class ProviderTried(Door):
     """POST: make one guarded call to a provider, which costs nothing, and tell how it went."""
 
@@ -83,13 +93,16 @@ class UsageShown(Shown):
         fields = ["day", "requests", "input_tokens", "output_tokens", "tool_uses", "cost"]
 
 
-class UsageList(Door):
-    """What a Nova's calls to models came to, by day (UTC), the newest first."""
+class Usage(UsageReport):
+    """GET: what a Nova's calls to models came to, by day (UTC), the newest first; an agent sees its own Nova's."""
 
-    permissions_needed = {"GET": "workflow.view_novausage"}
+    permissions_needed = {**UsageReport.permissions_needed, "GET": "workflow.view_novausage"}
+    agents_too = frozenset({"GET"})
     _pages: Pages[NovaUsage] = Pages("day", descending=True)
 
     def get(self, request: Request, nova_id: str) -> Response:
+        if isinstance(request.user, NovaAgent):
+            own_only(request, nova_id)
         if not Nova.objects.filter(pk=nova_id).exists():
             raise NotFound
         rows = NovaUsage.objects.filter(nova=nova_id)

@@ -107,6 +107,8 @@ class KeyList(Door):
 
 
 class KeyDetail(Door):
+    """One key, without its text."""
+
     permissions_needed = {"GET": "safety.view_apikey"}
 
     def get(self, request: Request, key_id: str) -> Response:

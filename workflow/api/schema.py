@@ -23,7 +23,7 @@ _CSP = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _ALWAYS = ("400", "401", "403", "404", "406", "429", "503")
-_ON_WRITE = ("409", "412", "413", "415", "422", "423")
+_ON_WRITE = ("409", "411", "412", "413", "415", "422", "423")
 _PROBLEM: dict[str, Any] = {
     "type": "object",
     "description": "RFC 9457. `code` is for programs, `detail` for people; `pointer` leads to the field.",
@@ -110,7 +110,7 @@ class DoorSchema(AutoSchema):
             ]
         if self.method == "GET" and self._words == ["events"]:
             found.append(OpenApiParameter("Last-Event-ID", str, "header", description="Like `after`; browsers send it."))
-        if self.method == "POST" and self._words == ["tasks"]:
+        if self.method == "POST":
             key = {"type": "string", "pattern": "^[\\x21-\\x7e]{1,128}$"}
             found.append(OpenApiParameter("Idempotency-Key", key, "header", description="Your name for this request."))
         if self.method == "PATCH" and hasattr(self.view, "kind"):
