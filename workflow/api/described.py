@@ -265,7 +265,7 @@ OPERATIONS: Mapping[str, Described] = {
     "HaltLift.POST": _reason(_halt),
     "NovaHeartbeat.POST": Described(agent_tasks._Leased, {200: HeartbeatShown}, {"lease_seconds": 60}),
     "SafetyCheck.POST": Described(None, {200: SafetyCheckShown}),
-    "UsageReport.POST": Described(
+    "Usage.POST": Described(
         own_nova.UsageAccepted, {201: UsageShown}, {"model": "small", "input_tokens": 1200, "output_tokens": 300}
     ),
     "WhoAmI.GET": _one(WhoAmIShown),
