@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from django.test import Client
 
 from safety import api_keys
 from safety.models import ApiKey, AuditEntry, HookSession, SafetyState
@@ -361,3 +362,17 @@ def test_confirmations_are_of_this_order_only(now: datetime) -> None:
     session("torch", now)
     second = halt_of("torch", now + SECOND)
     assert HaltConfirmation.objects.filter(halt=second).get().status == "requested"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_nova_that_is_resumed_at_the_api_lifts_its_order(now: datetime, settings: Any) -> None:
+    """Outside of a test's transaction: what lifts the order is journalled, and so needs one of its own."""
+    settings.OPERATOR_KEY = "an-operator-key-for-tests"
+    factories.make_nova()
+    halt = halt_of("torch", now)
+    client = Client(headers={"Authorization": f"Bearer {settings.OPERATOR_KEY}"}, raise_request_exception=False)
+    answer = client.post("/api/v1/novas/torch/resume", '{"reason": "seen to"}', content_type="application/json")
+    assert answer.status_code == 200
+    halt.refresh_from_db()
+    assert halt.lifted_at is not None
+    assert modes() == {"torch": "running"}

@@ -1,8 +1,12 @@
 """The OpenAPI document: it is what is committed, it says all, and the API keeps to it whatever schemathesis sends."""
 
+import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,7 @@ from schemathesis.config import SchemathesisConfig
 
 from safety.api_keys import create_key
 from tests import factories
+from tests.web_server import OPERATOR_KEY, WebServer
 from workflow.api.schema import _CSP
 
 pytestmark = pytest.mark.django_db
@@ -31,6 +36,7 @@ pytestmark = pytest.mark.django_db
 COMMITTED = Path(__file__).resolve().parent.parent.parent / "docs" / "api" / "openapi.yaml"
 DOCUMENT = yaml.load(COMMITTED.read_text(), yaml.CSafeLoader)
 KEY = "an-operator-key-for-tests"
+EXPECTED = ["2xx", 400, 401, 403, 404, 409, 412, 422, 423, 429, 503]  # of requests that fit the document
 EXAMPLES = int(os.environ.get("NOVAWF_SCHEMA_EXAMPLES", "4"))  # an address; more in the soak
 
 
@@ -94,9 +100,7 @@ def loaded() -> Any:
             "generation": {"max-examples": EXAMPLES, "mode": "all", "deterministic": True, "database": "none"},
             "phases": {"coverage": {"enabled": EXAMPLES > 10}, "stateful": {"enabled": False}},
             # what fits the schema may still not go as things stand; that is said with these statuses
-            "checks": {
-                "positive_data_acceptance": {"expected-statuses": ["2xx", 400, 403, 404, 409, 412, 422, 423, 429, 503]},
-            },
+            "checks": {"positive_data_acceptance": {"expected-statuses": EXPECTED}},
         }
     )
     return schemathesis.openapi.from_wsgi("/api/v1/schema/?format=json", get_wsgi_application(), config=config)
@@ -150,3 +154,38 @@ def test_the_api_keeps_to_its_schema(api: Any, path: str, method: str) -> None:
             seed(17)(bounds(given(case=strategy)(send)))()
         except (Unsatisfiable, SkipTest):
             continue  # nothing of that kind can be sent there
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(180)
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("role", ["operator", "agent"])
+def test_the_api_keeps_to_its_schema_for_long(web_server: WebServer, role: str, tmp_path: Path) -> None:
+    """All phases and all checks of schemathesis, from outside; the events, which never end, have tests of their own."""
+    factories.make_installation()
+    factories.make_healthy_fleet(now=timezone.now() + timedelta(minutes=10))
+    factories.make_nova("torch", default_executor="agent", allowed_executors=["agent", "builtin"])
+    for number in range(3):
+        factories.make_task(f"Task {number}", assignee="torch")
+    begun = len(web_server.log())
+    key = OPERATOR_KEY if role == "operator" else create_key("torch", now=timezone.now())[0]
+    (tmp_path / "schemathesis.toml").write_text(
+        "[checks.positive_data_acceptance]\n"
+        f"expected-statuses = {json.dumps(EXPECTED)}\n"
+        "[checks.negative_data_rejection]\n"
+        "expected-statuses = [400, 401, 403, 404, 405, 406, 409, 412, 413, 415, 422, 423, 428, 429, 503]\n"
+    )
+    done = subprocess.run(
+        [
+            *(Path(sys.executable).with_name("st"), "--config-file", tmp_path / "schemathesis.toml", "run"),
+            *(f"{web_server.url}/api/v1/schema/?format=json", "-H", f"Authorization: Bearer {key}", "--no-color"),
+            *("--exclude-path", "/api/v1/events", "--max-time", "40", "--request-timeout", "60", "--seed", "17"),
+            *("--generation-database", "none", "--continue-on-failure", "--warnings", "off"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-12_000:] + done.stderr[-2_000:]
+    assert "Traceback" not in web_server.log()[begun:]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.db import transaction
 from rest_framework import serializers
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
@@ -109,8 +110,9 @@ class NovaVerb(Door):
             halts.order(verb, Halt.Scope.NOVA, nova_id, reason=reason, now=self.now)
         elif verb == "resume":
             demand_right(request, NovaState.objects.filter(nova=nova_id).values_list("mode", flat=True))
-            services.resume_nova(nova_id, reason=reason, now=self.now)
-            halts.lift_empty([nova_id], reason=reason, now=self.now)
+            with transaction.atomic():
+                services.resume_nova(nova_id, reason=reason, now=self.now)
+                halts.lift_empty([nova_id], reason=reason, now=self.now)
         elif verb == "lift-safety":
             halts.lift_safety(nova_id, reason=reason, now=self.now)
         else:

@@ -77,7 +77,7 @@ class McpDoor:
         if scope["method"] != "POST":  # there is no stream to listen to and no session to end
             await _answer(send, 405, "method_not_allowed", "MCP is spoken by POST here.", [(b"allow", b"POST")])
             return
-        await self._manager.handle_request({**scope, _CALLER: nova_id}, receive, send)  # type: ignore[arg-type]
+        await self._manager.handle_request({**scope, _CALLER: nova_id}, receive, send)
 
     async def _call_tool(self, context: ServerRequestContext[Any], params: types.CallToolRequestParams) -> types.CallToolResult:
         """Make the request that a tool stands for; what it refuses becomes a sentence that the model can read."""
