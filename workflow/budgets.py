@@ -62,12 +62,13 @@ def give_back_request(nova_id: str, *, now: datetime) -> None:
     NovaUsage.objects.filter(nova=nova_id, day=_day(now), requests__gt=0).update(requests=F("requests") - 1)
 
 
-def note_used(nova_id: str, account: str, model: str, used: Used, *, now: datetime) -> int:
-    """Add what an answer came to; give what it cost, in millionths."""
+def note_used(nova_id: str, account: str, model: str, used: Used, *, now: datetime, requests: int = 0) -> int:
+    """Add what an answer came to; give what it cost, in millionths. `requests`: calls that nobody counted before."""
     price = _price(account, model)
     cost = round(used.input_tokens * price.input_price + used.output_tokens * price.output_price) if price else 0
     row = NovaUsage.objects.filter(nova=nova_id, day=_day(now))
     changes = {
+        "requests": F("requests") + requests,
         "input_tokens": F("input_tokens") + used.input_tokens,
         "output_tokens": F("output_tokens") + used.output_tokens,
         "tool_uses": F("tool_uses") + used.tool_uses,

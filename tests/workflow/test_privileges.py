@@ -67,7 +67,7 @@ MAY: dict[str, dict[str, set[str]]] = {
     "task-dependencies": {"POST": OPERATORS},
     "nova-heartbeat": {"POST": {AGENT}},
     "nova-safety-check": {"POST": {AGENT}},
-    "nova-usage": {"GET": EVERYBODY | {AGENT}, "POST": {AGENT}},
+    "nova-usage": {"GET": EVERYBODY, "POST": {AGENT}},
     "whoami": {"GET": {AGENT}},
     "nova-messages": {"GET": EVERYBODY | {AGENT}, "POST": OPERATORS | {AGENT}},
     "messages-ack": {"POST": {AGENT}},

@@ -71,6 +71,8 @@ CONTROLS: list[tuple[str, str, dict[str, Any] | None, str, set[str]]] = [
 ITS_OWN = {
     "incidents": 200,
     "incidents/17": 200,
+    "get tasks": 200,
+    "post tasks": 201,
     "novas/torch/violations": 201,
     "approvals": 200,
     "novas/torch/messages": 200,

@@ -3,19 +3,14 @@
 from typing import Any
 
 from rest_framework import serializers
-from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from workflow import provider_trial
-from workflow.api.agent_tasks import own_only
-from workflow.api.authentication import NovaAgent
 from workflow.api.configuration_views import PROVIDERS, Kind, _Written, encrypted
-from workflow.api.own_nova import UsageReport
-from workflow.api.pages import Pages
 from workflow.api.serializers import Shown
 from workflow.api.views import Door
-from workflow.models import CommandTemplate, HttpEndpoint, ModelPrice, Nova, NovaUsage
+from workflow.models import CommandTemplate, HttpEndpoint, ModelPrice, NovaUsage
 from workflow.models.endpoint import problem_of_secret
 
 _OWN = ["updated_at", "archived_at"]
@@ -91,19 +86,3 @@ class UsageShown(Shown):
     class Meta:
         model = NovaUsage
         fields = ["day", "requests", "input_tokens", "output_tokens", "tool_uses", "cost"]
-
-
-class Usage(UsageReport):
-    """GET: what a Nova's calls to models came to, by day (UTC), the newest first; an agent sees its own Nova's."""
-
-    permissions_needed = {**UsageReport.permissions_needed, "GET": "workflow.view_novausage"}
-    agents_too = frozenset({"GET"})
-    _pages: Pages[NovaUsage] = Pages("day", descending=True)
-
-    def get(self, request: Request, nova_id: str) -> Response:
-        if isinstance(request.user, NovaAgent):
-            own_only(request, nova_id)
-        if not Nova.objects.filter(pk=nova_id).exists():
-            raise NotFound
-        rows = NovaUsage.objects.filter(nova=nova_id)
-        return Response(self._pages.answer(request, [rows], lambda found: list(UsageShown(found, many=True).data)))

@@ -4,19 +4,22 @@ from typing import Any
 
 from django.db import transaction
 from rest_framework import serializers
+from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from safety import audit
 from safety.audit import Entry
 from safety.models import SafetyState
-from workflow import halts
+from workflow import budgets, halts
 from workflow.api.agent_tasks import agent_of, own_only
 from workflow.api.authentication import ACT_AS_NOVA
+from workflow.api.executors import UsageShown
+from workflow.api.pages import Pages
 from workflow.api.permits import own_nova
 from workflow.api.serializers import Accepted, VerdictShown, show_instant
 from workflow.api.views import Door
-from workflow.models import NovaState
+from workflow.models import Nova, NovaState, NovaUsage
 from workflow.safety_checks import check_safety
 
 USAGE_REPORTED = "workflow.usage.reported"
@@ -69,16 +72,28 @@ class SafetyCheck(Door):
         return Response({"may_act": may_act, "mode": mode, "safety": shown, "order": show_order(nova_id)})
 
 
-class UsageReport(Door):
-    """POST by an agent that calls models itself: what its calls came to. Journalled, and counted as a metric."""
+class Usage(Door):
+    """What a Nova's calls to models came to, by day (UTC), the newest first.
 
-    permissions_needed = {"POST": ACT_AS_NOVA}
+    POST by an agent that calls models itself: it is journalled, counted as a metric, and spends the Nova's budgets.
+    """
+
+    permissions_needed = {"GET": "workflow.view_novausage", "POST": ACT_AS_NOVA}
+    _pages: Pages[NovaUsage] = Pages("day", descending=True)
+
+    def get(self, request: Request, nova_id: str) -> Response:
+        if not Nova.objects.filter(pk=nova_id).exists():
+            raise NotFound
+        rows = NovaUsage.objects.filter(nova=nova_id)
+        return Response(self._pages.answer(request, [rows], lambda found: list(UsageShown(found, many=True).data)))
 
     def post(self, request: Request, nova_id: str) -> Response:
         own_only(request, nova_id)
         used = dict(self.accept(UsageAccepted).validated_data)
         entry = Entry(USAGE_REPORTED, nova_id, "nova", nova_id, after=used, counted=True)
+        spent = budgets.Used(used["input_tokens"], used["output_tokens"], used["tool_uses"])
         with transaction.atomic():
+            budgets.note_used(nova_id, used["provider"], used["model"], spent, now=self.now, requests=used["requests"])
             (entry_id,) = audit.record([entry], now=self.now)
         return Response({"nova_id": nova_id, "journal_id": entry_id, **used}, status=201)
 
