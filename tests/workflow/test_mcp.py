@@ -169,6 +169,17 @@ class TestRefusals:
             assert "lease_lost" in words
         assert (await Task.objects.aget()).status == "in_progress"
 
+    async def test_a_key_reaches_no_further_than_its_scopes(self, web_server: WebServer, key: str, now: datetime) -> None:
+        narrow = await sync_to_async(lambda: create_key("torch", scopes=["read", "messages"], now=now)[0])()
+        async with agent(web_server, narrow) as client:
+            await call(client, "whoami")
+            await call(client, "heartbeat")
+            await call(client, "post_message", to="echo", title="Hello")
+            for tool, arguments in (("claim_task", {}), ("create_task", {"title": "x"}), ("request_permit", {})):
+                assert "scope_missing" in await refusal(client, tool, **arguments)
+            assert "scope_missing" in await refusal(client, "request_approval", action="deploy")
+        assert await Task.objects.acount() == 0
+
     async def test_an_agent_is_who_its_key_says(self, web_server: WebServer, key: str) -> None:
         async with agent(web_server, key) as client:
             assert "Unknown: nova_id" in await refusal(client, "heartbeat", nova_id="echo")
@@ -184,11 +195,21 @@ class TestTheDoor:
             status, body, headers = post(web_server, hello, wrong)
             assert status == 401
             assert headers["WWW-Authenticate"].startswith("Bearer")
+            assert headers["Content-Type"] == "application/problem+json"
+            assert (body["code"], body["title"]) == ("key_unknown" if "wrong" in wrong else "not_authenticated", "Unauthorized")
             assert body["detail"]
         assert post(web_server, hello, key)[0] == 200
         text, row = create_key("torch", now=now)
         revoke_key(row.pk, reason="lost", now=now)
         assert post(web_server, hello, text)[0] == 401
+
+    def test_wrong_keys_are_counted_by_address_and_good_ones_still_come_in(self, web_server: WebServer, key: str) -> None:
+        hello = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+        answers = [post(web_server, hello, f"nova_000000_{number}") for number in range(45)]  # the minute may turn meanwhile
+        assert {answer[0] for answer in answers} == {401, 429}
+        late = next(answer for answer in answers if answer[0] == 429)
+        assert (late[1]["code"], 1 <= int(late[2]["Retry-After"]) <= 60) == ("too_many_requests", True)
+        assert post(web_server, hello, key)[0] == 200
 
     def test_pages_of_other_sites_are_refused(self, web_server: WebServer, key: str) -> None:
         hello = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}

@@ -121,12 +121,12 @@ class OperatorKeyAuthentication(BaseAuthentication):
         now = timezone.now()  # noqa: TID251 - a door
         key = given.strip()
         if key.startswith(OPERATOR_SCHEME.encode()):
-            return KeyOperator(known_key(key.decode("latin-1"), request, now)), "key"
+            return KeyOperator(known_key(key.decode("latin-1"), address_of(request), now)), "key"
         ours = settings.OPERATOR_KEY
         if len(ours) < _BEYOND_GUESSING:  # somebody chose it: it might be found by trying on and on
-            _demand_patience(request, now)
+            _demand_patience(address_of(request), now)
         if not ours or not constant_time_compare(key, ours):
-            refuse_wrong_key(request, "This key is not known here. Check the operator key.", "invalid_key", now)
+            refuse_wrong_key(address_of(request), "This key is not known here. Check the operator key.", "invalid_key", now)
         return Operator(), OPERATOR
 
     def authenticate_header(self, request: Request) -> str:
@@ -146,14 +146,19 @@ class NovaKeyAuthentication(BaseAuthentication):
         key = given.strip().decode("latin-1")
         if scheme.lower() != b"bearer" or not key.startswith(SCHEME):
             return None
-        found = known_key(key, request, timezone.now())  # noqa: TID251 - a door
+        found = known_key(key, address_of(request), timezone.now())  # noqa: TID251 - a door
         return NovaAgent(found.nova_id, found.pk, found.scopes), "nova_key"
 
     def authenticate_header(self, request: Request) -> str:
         return _REALM
 
 
-def known_key(key: str, request: Any, now: datetime) -> ApiKey:
+def address_of(request: Request) -> str:
+    """Give the client's address."""
+    return request.META.get("REMOTE_ADDR") or ""
+
+
+def known_key(key: str, address: str, now: datetime) -> ApiKey:
     """Give the row of a good key. It is looked up whatever else came from this address: its 256 random bits can't be guessed.
 
     :raises AuthenticationFailed: it is not good. :raises TooManyRequests: too many unknown ones came from this address.
@@ -162,21 +167,21 @@ def known_key(key: str, request: Any, now: datetime) -> ApiKey:
         return find_key(key, now=now)
     except KeyRefused as refusal:
         if refusal.reason is Refusal.UNKNOWN:
-            refuse_wrong_key(request, str(refusal), "key_unknown", now)
+            refuse_wrong_key(address, str(refusal), "key_unknown", now)
         raise AuthenticationFailed(str(refusal), code=f"key_{refusal.reason}") from None
 
 
-def refuse_wrong_key(request: Any, detail: str, code: str, now: datetime) -> NoReturn:
+def refuse_wrong_key(address: str, detail: str, code: str, now: datetime) -> NoReturn:
     """Count a wrong key against the client's address, and refuse it.
 
     :raises AuthenticationFailed: as long as there were few. :raises TooManyRequests: then.
     """
-    _refuse_impatience(_wrong_keys(request, now, by=1))
+    _refuse_impatience(_wrong_keys(address, now, by=1))
     raise AuthenticationFailed(detail, code=code)
 
 
-def _demand_patience(request: Any, now: datetime) -> None:
-    _refuse_impatience(_wrong_keys(request, now, by=0))
+def _demand_patience(address: str, now: datetime) -> None:
+    _refuse_impatience(_wrong_keys(address, now, by=0))
 
 
 def _refuse_impatience(standing: Standing) -> None:
@@ -185,9 +190,9 @@ def _refuse_impatience(standing: Standing) -> None:
         raise TooManyRequests(detail, standing)
 
 
-def _wrong_keys(request: Any, now: datetime, *, by: int) -> Standing:
+def _wrong_keys(address: str, now: datetime, *, by: int) -> Standing:
     window = Window("wrong-keys", settings.WRONG_KEYS_PER_MINUTE)
-    return counters.count(window, owner_of_address(request.META.get("REMOTE_ADDR") or ""), now=now, by=by)
+    return counters.count(window, owner_of_address(address), now=now, by=by)
 
 
 class MayUseView(BasePermission):

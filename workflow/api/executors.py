@@ -8,7 +8,7 @@ from rest_framework.response import Response
 
 from workflow import provider_trial
 from workflow.api.configuration_views import PROVIDERS, Kind, _Written, encrypted
-from workflow.api.serializers import Shown
+from workflow.api.serializers import Accepted, Shown
 from workflow.api.views import Door
 from workflow.models import CommandTemplate, HttpEndpoint, ModelPrice, NovaUsage
 from workflow.models.endpoint import problem_of_secret
@@ -76,6 +76,7 @@ class ProviderTried(Door):
     permissions_needed = {"POST": PROVIDERS.permissions["PATCH"]}
 
     def post(self, request: Request, pk: str) -> Response:
+        self.accept(Accepted)
         trial = provider_trial.try_account(pk, now=self.now)
         return Response({"answers": trial.answers, "said": trial.said, "seconds": trial.seconds, "models": trial.models})
 

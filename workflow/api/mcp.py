@@ -1,8 +1,8 @@
 """The door for agents that speak MCP: `/mcp`, streamable HTTP, one answer for each request, no sessions.
 
 The package `mcp` speaks the protocol, in its revision of 2026-07-28 and in the older ones with a handshake. Who calls is told
-by the bearer key alone. A tool is a request to the API that this room makes inside the process, with that key: so REST's rules,
-limits, journal and words are MCP's too, and nothing is decided here.
+by the bearer key alone, and wrong ones are counted as everywhere. A tool is a request to the API that this room makes inside
+the process, with that key: so REST's rules, limits, journal and words are MCP's too, and nothing is decided here.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -24,8 +25,10 @@ from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from rest_framework.exceptions import APIException, NotAuthenticated
 
-from safety.api_keys import SCHEME, KeyRefused, find_key
+from safety.api_keys import SCHEME
+from workflow.api.authentication import known_key
 from workflow.api.events import App, Receive, Scope, Send
 from workflow.api.mcp_tools import BY_NAME, TOOLS, Tool
 from workflow.api.strict_json import BODY_LIMIT
@@ -70,9 +73,13 @@ class McpDoor:
             await _answer(send, 403, "origin_refused", "This address is not for pages of other sites.")
             return
         key = headers.get(b"authorization", b"").decode("latin-1")
-        words, nova_id = await sync_to_async(_caller, thread_sensitive=False, executor=self._thread)(key)
-        if nova_id is None:
-            await _answer(send, 401, "not_authenticated", words, [(b"www-authenticate", b'Bearer realm="novawf"')])
+        address = (scope.get("client") or ("",))[0]
+        try:
+            nova_id = await sync_to_async(_caller, thread_sensitive=False, executor=self._thread)(key, address)
+        except APIException as refusal:
+            waits = str(getattr(refusal, "wait", None) or "").encode()
+            more = [(b"retry-after", waits)] if waits else [(b"www-authenticate", b'Bearer realm="novawf"')]
+            await _answer(send, refusal.status_code, str(refusal.get_codes()), str(refusal.detail), more)
             return
         if scope["method"] != "POST":  # there is no stream to listen to and no session to end
             await _answer(send, 405, "method_not_allowed", "MCP is spoken by POST here.", [(b"allow", b"POST")])
@@ -174,16 +181,17 @@ def _failed(words: str) -> types.CallToolResult:
     return types.CallToolResult(content=[types.TextContent(type="text", text=words)], is_error=True)
 
 
-def _caller(header: str) -> tuple[str, str | None]:
-    """Give the Nova whose key this is; None, and why, where it is none."""
+def _caller(header: str, address: str) -> str:
+    """Give the Nova whose key this is.
+
+    :raises NotAuthenticated: it is none. :raises AuthenticationFailed: it is not good. :raises TooManyRequests: too many
+        unknown ones came from this address.
+    """
     scheme, _, key = header.partition(" ")
     if scheme.lower() != "bearer" or not key.strip().startswith(SCHEME):
-        return "MCP is for Novas' agents: send `Authorization: Bearer` with a Nova's key.", None
+        raise NotAuthenticated("MCP is for Novas' agents: send `Authorization: Bearer` with a Nova's key.")
     close_old_connections()
-    try:
-        return "", find_key(key.strip(), now=timezone.now()).nova_id  # noqa: TID251 - a door
-    except KeyRefused as refusal:
-        return str(refusal), None
+    return known_key(key.strip(), address, timezone.now()).nova_id  # noqa: TID251 - a door
 
 
 def _is_at_home(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
@@ -197,7 +205,8 @@ def _is_at_home(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
 
 async def _answer(send: Send, status: int, code: str, detail: str, headers: list[tuple[bytes, bytes]] | None = None) -> None:
     """Refuse a request before it comes to the protocol, as the API does."""
-    body = orjson.dumps({"type": f"urn:novawf:problem:{code}", "status": status, "code": code, "detail": detail})
+    found = {"title": HTTPStatus(status).phrase, "status": status, "code": code, "detail": detail}
+    body = orjson.dumps({"type": f"urn:novawf:problem:{code}", "instance": PATH, "request_id": "", "errors": [], **found})
     shown = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode()), *(headers or [])]
     await send({"type": "http.response.start", "status": status, "headers": shown})
     await send({"type": "http.response.body", "body": body})
