@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import connections
 from django.utils import timezone
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
@@ -52,6 +53,13 @@ async def refusal(client: Any, tool: str, **arguments: Any) -> str:
     result = await client.call_tool(tool, arguments)
     assert result.is_error, result.structured_content
     return str(result.content[0].text)
+
+
+@pytest.fixture(autouse=True)
+async def _no_connection_survives(transactional_db: None) -> AsyncIterator[None]:
+    """Close what asynchronous tests opened in the thread that they share."""
+    yield
+    await sync_to_async(connections.close_all)()
 
 
 @pytest.fixture
