@@ -19,6 +19,7 @@ from django.db import connection
 from workflow.hosting import ports
 
 ROOT = Path(__file__).resolve().parent.parent
+WRONG_KEYS = 10_000  # a minute, from one address: schemathesis tries many
 OPERATOR_KEY = "an-operator-key-for-the-web-server-of-tests"
 
 
@@ -53,6 +54,7 @@ class WebServer:
             **os.environ,
             "DATABASE_URL": database_url(),
             "NOVAWF_OPERATOR_KEY": OPERATOR_KEY,
+            "NOVAWF_WRONG_KEYS_PER_MINUTE": str(WRONG_KEYS),
             "NOVAWF_SECRET_KEY": settings.SECRET_KEY,
             "NOVAWF_VAR_DIR": str(self._folder),
         }

@@ -165,6 +165,36 @@ class TestOutOfOrder:
             thread.join()
             assert ids(listener.entries(1 + len(quick))) == slow + quick
 
+    def test_a_very_slow_transaction_is_told_late_and_moves_nobody_back(self, web_server: WebServer) -> None:
+        """Its entries come without an id: whoever comes back then goes on behind the newest."""
+        begun, go_on = threading.Event(), threading.Event()
+
+        def write_slowly() -> None:
+            try:
+                with transaction.atomic():
+                    audit.record([Entry("workflow.slow", "echo")], now=factories.NOW)
+                    begun.set()
+                    go_on.wait(20)
+            finally:
+                connections.close_all()
+
+        with web_server.listen() as listener:
+            listener.settle()
+            thread = threading.Thread(target=write_slowly)
+            thread.start()
+            begun.wait(20)
+            if connection.vendor != "postgresql":  # one writes at a time: the others wait
+                go_on.set()
+                thread.join()
+            quick = write(2)
+            found = [entry["action"] for entry in listener.entries(2)]
+            go_on.set()
+            thread.join()
+            found += [entry["action"] for entry in listener.entries(1)]
+            assert listener.last == quick[-1]
+        slow, told = "workflow.slow", "workflow.task.created"
+        assert found == ([told, told, slow] if connection.vendor == "postgresql" else [slow, told, told])
+
     def test_what_was_rolled_back_holds_nobody_up(self, web_server: WebServer) -> None:
         with web_server.listen() as listener:
             listener.settle()

@@ -24,6 +24,7 @@ _CSP = (
 )
 _ALWAYS = ("400", "401", "403", "404", "406", "429", "503")
 _ON_WRITE = ("409", "411", "412", "413", "415", "422", "423")
+_COLUMN_BOUNDS = {"maximum": (2**63 - 1, 2**31 - 1, 2**15 - 1), "minimum": (-(2**63), -(2**31)), "format": ("int64",)}
 _PROBLEM: dict[str, Any] = {
     "type": "object",
     "description": "RFC 9457. `code` is for programs, `detail` for people; `pointer` leads to the field.",
@@ -175,11 +176,19 @@ def finish(result: dict[str, Any], generator: Any, request: Any, public: bool) -
         for known in schema.get("properties", {}).values():
             if known.get("oneOf") == [{}, {"type": "null"}]:
                 del known["oneOf"]  # anything, null too
+            _forget_bounds(known)
     for path in result["paths"].values():
         for method, operation in path.items():
             for code in sorted({*_ALWAYS, *(_ON_WRITE if method != "get" else ())}):
                 operation["responses"].setdefault(code, {"$ref": "#/components/responses/Problem"})
     return result
+
+
+def _forget_bounds(known: dict[str, Any]) -> None:
+    """Leave out the bounds of integer columns: each database has its own, and whole numbers have 64 bits everywhere."""
+    for name, bounds in _COLUMN_BOUNDS.items():
+        if known.get(name) in bounds:
+            del known[name]
 
 
 @require_safe
