@@ -15,12 +15,12 @@ _LOOK = frozenset(
         "safety": ("safetypolicy", "safetystate", "safetyincident", "candidateverdict", "provideraccount"),
     }.items()
     for name in names
-)  # fmt: skip
+) | {"workflow.hear_events"}  # fmt: skip
 _OPERATE = frozenset(
     {
         "workflow.add_task", "workflow.change_task", "workflow.add_objective", "workflow.change_objective",
         "workflow.change_nova", "workflow.order_stop", "workflow.lift_pause", "workflow.change_approval",
-        "safety.change_safetyincident",
+        "workflow.add_inboxmessage", "safety.change_safetyincident",
     }
 )  # fmt: skip
 _GUARD = frozenset(

@@ -29,7 +29,6 @@ OPERATOR_SCOPES = (
 
 _BY_MODEL: Mapping[str, Scope] = {
     "task": Scope.TASKS,
-    "message": Scope.MESSAGES,
     "inboxmessage": Scope.MESSAGES,
     "nova": Scope.CONTROL,
     "halt": Scope.CONTROL,
@@ -42,6 +41,7 @@ _BY_NAME: Mapping[str, Scope] = {
     "order_stop": Scope.CONTROL,
     "lift_pause": Scope.CONTROL,
     "lift_halt": Scope.CONTROL,
+    "hear_events": Scope.EVENTS,
 }
 
 

@@ -121,6 +121,31 @@ class TestEveryPost:
         assert (again.status_code, again["Idempotency-Replayed"]) == (200, "true")
         assert again.json()["task_id"] == first.json()["task_id"]
 
+    def test_what_a_refusal_keeps_on_purpose_is_kept_under_a_key_too(self, now: datetime) -> None:
+        factories.make_nova("torch", default_executor="agent", allowed_executors=["agent"])
+        task = factories.make_task(assignee="torch")
+        text, _ = api_keys.create_key("torch", now=now)
+        agent = Client(headers={"Authorization": f"Bearer {text}"})
+        (held,) = post(agent, "tasks/claim", {}, **K1).json()["tasks"]
+        body = {"fence": held["fence"] + 7, "results": "Too late."}
+        problem(post(agent, f"tasks/{task.id}/complete", body, **{"Idempotency-Key": "k-2"}), 409, "lease_lost")
+        assert "Too late." in str(list(AuditEntry.objects.filter(object_id=task.id).values_list("after", flat=True)))
+        again = post(
+            agent, f"tasks/{task.id}/complete", {"fence": held["fence"], "results": "Done."}, **{"Idempotency-Key": "k-2"}
+        )
+        assert again.json()["status"] == "completed"
+
+    def test_a_claim_under_a_key_takes_once(self, now: datetime) -> None:
+        factories.make_nova("torch", default_executor="agent", allowed_executors=["agent"])
+        text, _ = api_keys.create_key("torch", now=now)
+        agent = Client(headers={"Authorization": f"Bearer {text}"})
+        assert post(agent, "tasks/claim", {}, **K1).status_code == 204
+        for number in range(2):
+            factories.make_task(f"Task {number}", assignee="torch")
+        first, again = (post(agent, "tasks/claim", {}, **K1) for _ in range(2))
+        assert first.json() == again.json()
+        assert Task.objects.filter(status="in_progress").count() == 1
+
     def test_a_failure_nobody_foresaw_leaves_nothing(self, api: Client, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
         from workflow.api import views
 

@@ -4,7 +4,7 @@ import http.client
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import httpx2
@@ -17,7 +17,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from safety.api_keys import create_key, revoke_key
 from safety.models import AuditEntry, SafetyState
-from safety.request_limits import Window, counters
+from safety.stream_client import StreamClient
 from tests import factories
 from tests.web_server import OPERATOR_KEY, WRONG_KEYS, WebServer
 from workflow.api.mcp_tools import BY_NAME, TOOLS
@@ -212,12 +212,14 @@ class TestTheDoor:
         revoke_key(row.pk, reason="lost", now=now)
         assert post(web_server, hello, text)[0] == 401
 
-    def test_wrong_keys_are_counted_by_address_and_good_ones_still_come_in(self, web_server: WebServer, key: str) -> None:
+    def test_wrong_keys_are_counted_by_address_and_good_ones_still_come_in(
+        self, web_server: WebServer, key: str, stream: StreamClient
+    ) -> None:
         hello = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
         assert post(web_server, hello, "nova_000000_wrong")[0] == 401
-        for minute in range(2):
-            at = timezone.now() + timedelta(minutes=minute)
-            counters.count(Window("wrong-keys", WRONG_KEYS), "127.0.0.1", now=at, by=WRONG_KEYS)
+        minute = int(timezone.now().timestamp()) // 60
+        for number in (minute, minute + 1):
+            stream.call("SET", f"novawf:requests:wrong-keys:127.0.0.1:{number}", WRONG_KEYS)
         status, body, headers = post(web_server, hello, "nova_000000_wrong")
         assert (status, body["code"]) == (429, "too_many_requests")
         assert 1 <= int(headers["Retry-After"]) <= 60

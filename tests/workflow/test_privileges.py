@@ -272,7 +272,7 @@ class TestEveryAddress:
                 assert refused == (scope.value not in needed), (scope, method, answer.status_code)
         nothing, _ = api_keys.create_key(operator="ci", role="admin", scopes=["events"], now=now)
         for method in MAY[name]:
-            assert ask(bearer(nothing), method, path).status_code == (200 if name == "root" else 403)
+            assert ask(bearer(nothing), method, path).status_code == (200 if name in ("root", "events") else 403)
 
     def test_is_shut_to_strangers_and_dead_keys(self, name: str, verb: str, now: datetime, settings: Any) -> None:
         settings.WRONG_KEYS_PER_MINUTE = 1000
@@ -315,3 +315,20 @@ def test_head_tells_nobody_more_than_get(now: datetime) -> None:
     text, _ = api_keys.create_key("torch", now=now)
     for path in ("journal", "novas", "keys"):
         assert ask(bearer(text), "HEAD", f"/api/v1/{path}").status_code == 403
+
+
+@pytest.mark.usefixtures("house")
+@pytest.mark.parametrize(
+    ("scope", "opens"),
+    [
+        ("read", {("nova-messages", "GET")}),
+        ("messages", {("nova-messages", "POST")}),
+        ("control", set()),
+        ("events", {("events", "GET")}),
+    ],
+)
+def test_a_program_writes_and_hears_with_the_scopes_for_that(scope: str, opens: set[tuple[str, str]], now: datetime) -> None:
+    text, _ = api_keys.create_key(operator="ci", role="admin", scopes=[scope], now=now)
+    for name, method in (("nova-messages", "GET"), ("nova-messages", "POST"), ("events", "GET")):
+        status = ask(bearer(text), method, path_of(name, "")).status_code
+        assert (status != 403) == ((name, method) in opens), (scope, name, method)

@@ -77,8 +77,6 @@ ITS_OWN = {
     "approvals": 200,
     "novas/torch/messages": 200,
     "post novas/torch/messages": 201,
-    "get tasks": 200,
-    "post tasks": 201,
 }
 
 

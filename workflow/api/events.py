@@ -79,7 +79,7 @@ class Sight:
             return cls(FULL, user.nova_id)
         if user.is_active and user.has_perm("safety.view_auditentry"):
             return cls(FULL)
-        if user.is_active and user.has_perms(["workflow.view_nova", "workflow.view_task"]):
+        if user.is_active and user.has_perm("workflow.hear_events"):
             return cls(OUTLINE, hidden=frozenset(kind for kind, right in _NEEDED.items() if not user.has_perm(right)))
         raise PermissionDenied
 
@@ -126,7 +126,7 @@ class Line:
 class Events(Door):
     """Open a line. `Last-Event-ID`, or `after`: the id of the last entry that was read; without either, from now on."""
 
-    permissions_needed: ClassVar[dict[str, str]] = {"GET": "workflow.view_nova"}
+    permissions_needed: ClassVar[dict[str, str]] = {"GET": "workflow.hear_events"}
     agents_too: ClassVar[frozenset[str]] = frozenset({"GET"})
     parameters: ClassVar[frozenset[str]] = frozenset({"after", "action", "nova_id", "object_type", "object_id"})
 

@@ -44,7 +44,7 @@ class MessageShown(Shown):
 class NovaMessages(Door):
     """POST: send a Nova a message, as a Nova's agent or an operator. GET: its messages, newest first; agents read their own."""
 
-    permissions_needed = {"GET": "workflow.view_inboxmessage", "POST": "workflow.change_nova"}
+    permissions_needed = {"GET": "workflow.view_inboxmessage", "POST": "workflow.add_inboxmessage"}
     agents_too = frozenset({"GET", "POST"})
     parameters = frozenset({"unread"})
     _pages: Pages[InboxMessage] = Pages("id", descending=True)

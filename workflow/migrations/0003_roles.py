@@ -13,6 +13,7 @@ def make_roles(apps, schema_editor):
         "order_stop": ("halt", "Can pause, drain, halt and kill Novas"),
         "lift_pause": ("halt", "Can resume paused and drained Novas"),
         "lift_halt": ("halt", "Can resume halted, killed and quarantined Novas, and lift safety verdicts"),
+        "hear_events": ("nova", "Can hear what happens, as it happens"),
     }
     for role, names in ROLES.items():
         group, _ = Group.objects.get_or_create(name=role)
@@ -31,7 +32,7 @@ def make_roles(apps, schema_editor):
             group.permissions.add(permission)
 
 
-TITLED = ("order_stop", "lift_pause", "lift_halt")
+TITLED = ("order_stop", "lift_pause", "lift_halt", "hear_events")
 
 
 def known(apps, app, codename):

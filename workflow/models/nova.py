@@ -100,6 +100,7 @@ class Nova(models.Model):
             ),
             models.CheckConstraint(condition=Q(tasks_per_phase__gte=1), name="nova_tasks_per_phase"),
         ]
+        permissions = [("hear_events", "Can hear what happens, as it happens")]
 
     def __str__(self) -> str:
         return self.nova_id
