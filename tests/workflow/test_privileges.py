@@ -158,12 +158,13 @@ def path_of(name: str, verb: str) -> str:
     pattern = next(p for p in urls.urlpatterns if p.name == name)
     kind = name.removesuffix("-verb").removesuffix("-close-breaker").removesuffix("-test")
     values = {
-        "nova_id": "torch", "incident_id": "17", "halt_id": "18", "key_id": "19", "task_id": "T-1", "approval_id": "22",
+        "nova_id": "torch", "incident_id": "900017", "halt_id": "900018", "key_id": "900019", "task_id": "T-1",
+        "approval_id": "900022",
         "entry_id": str(AuditEntry.objects.latest("id").pk),
         "permit_id": "abc", "verb": verb,
         "pk": {
-            "personality": "torch", "policy": "standard", "objective": "21", "provider-account": "claude", "command": "words",
-            "http-endpoint": "builds", "model-price": "23",
+            "personality": "torch", "policy": "standard", "objective": "900021", "provider-account": "claude",
+            "command": "words", "http-endpoint": "builds", "model-price": "900023",
         }.get(kind, ""),
     }  # fmt: skip
     return reverse(f"api:{name}", kwargs={group: values[group] for group in pattern.pattern.regex.groupindex})
@@ -171,20 +172,20 @@ def path_of(name: str, verb: str) -> str:
 
 @pytest.fixture
 def house(now: datetime) -> None:
-    """What the addresses are about: each of them exists."""
+    """What the addresses are about: each of them exists, with ids that no sequence of the database comes to."""
     factories.make_installation()
     for nova_id in ("torch", "echo"):
         factories.make_nova(nova_id, personality=nova_id)
     factories.make_task(id="T-1", assignee="torch")
-    factories.make_objective(pk=21)
+    factories.make_objective(pk=900021)
     ProviderAccount.objects.create(slug="claude", key_source="file", key_location="/nowhere")  # tried, it makes no call
     CommandTemplate.objects.create(slug="words", program="/usr/bin/wc")
     HttpEndpoint.objects.create(slug="builds", url="https://builds.example.com/tasks")
-    ModelPrice.objects.create(pk=23, account_id="claude", model="small", input_price=1, output_price=2)
-    SafetyIncident.objects.create(pk=17, nova_id="torch", mechanism="frosty", reason="x", opened_at=now, last_seen_at=now)
-    Halt.objects.create(pk=18, kind="pause", scope="nova", target="torch", reason="x", requested_by="x", requested_at=now)
+    ModelPrice.objects.create(pk=900023, account_id="claude", model="small", input_price=1, output_price=2)
+    SafetyIncident.objects.create(pk=900017, nova_id="torch", mechanism="frosty", reason="x", opened_at=now, last_seen_at=now)
+    Halt.objects.create(pk=900018, kind="pause", scope="nova", target="torch", reason="x", requested_by="x", requested_at=now)
     Approval.objects.create(
-        pk=22,
+        pk=900022,
         nova_id="torch",
         action="deploy",
         digest="x",
@@ -193,7 +194,7 @@ def house(now: datetime) -> None:
         expires_at=now + timedelta(days=9999),
     )
     _, key = api_keys.create_key("torch", now=now)
-    type(key).objects.filter(pk=key.pk).update(id=19)
+    type(key).objects.filter(pk=key.pk).update(id=900019)
 
 
 def bearer(key: str) -> Client:
