@@ -31,7 +31,8 @@ STREAM_GAP = "stream_gap"
 
 _FRESH = timedelta(seconds=10)  # an older reading of the fleet counts as none
 _OBSERVE_EVERY = timedelta(seconds=1)
-_ASK_MEMORY_EVERY = timedelta(seconds=5)  # the answer is long
+_ASK_MEMORY_EVERY = timedelta(seconds=20)  # the answer is long
+_MEMORY_FRESH = timedelta(seconds=60)
 _SHOW_GAP = timedelta(minutes=10)
 
 
@@ -172,9 +173,9 @@ def load_fleet(now: datetime) -> FleetFacts:
 
 
 def _fleet_facts(rows: Mapping[str, FleetFact], now: datetime) -> FleetFacts:
-    def fresh(name: str) -> Any:
+    def fresh(name: str, within: timedelta = _FRESH) -> Any:
         row = rows.get(name)
-        return None if row is None or now - row.observed_at > _FRESH else row.value
+        return None if row is None or now - row.observed_at > within else row.value
 
     def duration(name: str) -> timedelta | None:
         seconds = fresh(name)
@@ -187,7 +188,7 @@ def _fleet_facts(rows: Mapping[str, FleetFact], now: datetime) -> FleetFacts:
         round_trip=duration("round_trip"),
         intake_lag=duration("intake_lag"),
         outbox_age=duration("outbox_age"),
-        stream_memory_ratio=fresh("stream_memory_ratio"),
+        stream_memory_ratio=fresh("stream_memory_ratio", _MEMORY_FRESH),
         stream_gap=str(gap.value) if gap is not None and now - gap.observed_at < _SHOW_GAP else "",
         cpu_load=fresh("cpu_load"),
         memory_ratio=fresh("memory_ratio"),

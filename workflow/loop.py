@@ -32,13 +32,13 @@ from workflow.streams.relay import Relay
 INTAKE, RELAY = "intake", "relay"
 _HOUSEKEEPING = 1.0  # seconds between two looks at leases, health and the list of streams
 _OWN_STREAMS = 0.25  # seconds within which each Nova's own stream is looked at
-_SWEEP = 5.0
-_SWEEP_SHARE = 50.0  # the pause after a sweep is this many times its length
+_TODO_STREAMS = 5.0  # the same of the streams on which mostly our own messages come back
+_SWEEP = timedelta(seconds=30)
 _SECOND_HAND = 0.05  # seconds that a slot without the intake leaves due Novas to the one that has it
-_GAPS = 30.0  # the answers are long
+_GAPS = timedelta(seconds=60)  # the answers are long
 _STRAIN = 0.25  # seconds of processor time without a rest that show that one slot is not enough
 _CALM = 5.0  # seconds without such strain before the reader does everything again
-_HASHES = "state_hashes"
+_HASHES, _GAPS_CHECKED, _SWEPT = "state_hashes", "gaps_checked", "streams_swept"
 _SHARES = "shares"
 _HOURLY = 3600.0
 
@@ -71,7 +71,6 @@ class Loop:
         self._rested_at = time.process_time()
         self._strained_at = time.monotonic() - _CALM
         self._intake_lag = 0.0
-        self._sweep_pause = _SWEEP
         self._failures = 0
 
     def round(self) -> None:
@@ -243,12 +242,16 @@ class Loop:
             self._take_free_roles()
         if not reader.own_in_blocking_call and self._due("own", _OWN_STREAMS):
             replies += reader.read_own()
-        if not self._busy and self._due("sweep", self._sweep_pause):
-            replies += self._sweep()
+        if self._due("todo", _TODO_STREAMS):
+            replies += reader.read_todo()
+        if not self._busy and self._due("sweep", _HOUSEKEEPING) and _is_due_for_all(_SWEPT, _SWEEP, now):
+            replies += reader.sweep()
+            _note_done_for_all(_SWEPT, now)
         if replies:
             self._take_in(replies)
-        if self._due("gaps", _GAPS):
+        if self._due("gaps", _HOUSEKEEPING) and _is_due_for_all(_GAPS_CHECKED, _GAPS, now):
             reader.check_gaps(now=now)
+            _note_done_for_all(_GAPS_CHECKED, now)
 
     def _take_in(self, replies: StreamEntries) -> None:
         reader = self._reader
@@ -259,13 +262,6 @@ class Loop:
         reader.taken(replies)
         if accepted.oldest:
             self._intake_lag = max(self._intake_lag, now.timestamp() - int(accepted.oldest.split("-")[0]) / 1000)
-
-    def _sweep(self) -> StreamEntries:
-        """Look for foreign entries on streams that only we write to, for a small share of the time."""
-        begun = time.monotonic()
-        found = self._reader.sweep()
-        self._sweep_pause = max(_SWEEP, (time.monotonic() - begun) * _SWEEP_SHARE)
-        return found
 
     def _lost(self, error: StreamError, patience: float) -> None:
         """Note that the server is away, which pauses every Nova, and rest."""
@@ -327,8 +323,15 @@ class Loop:
 
     def _refresh_hashes(self, now: datetime) -> None:
         """Write every Nova's hash before its TTL could end, whoever relays."""
-        stale = now - timedelta(seconds=settings.STATE_HASH_REFRESH)
-        if FleetFact.objects.filter(name=_HASHES, observed_at__gt=stale).exists():
-            return
-        publish_hashes(self._client, now=now)
-        FleetFact.objects.update_or_create(name=_HASHES, defaults={"observed_at": now})
+        if _is_due_for_all(_HASHES, timedelta(seconds=settings.STATE_HASH_REFRESH), now):
+            publish_hashes(self._client, now=now)
+            _note_done_for_all(_HASHES, now)
+
+
+def _is_due_for_all(name: str, every: timedelta, now: datetime) -> bool:
+    """Whether something is due that is done once for all, whichever slot does it."""
+    return not FleetFact.objects.filter(name=name, observed_at__gt=now - every).exists()
+
+
+def _note_done_for_all(name: str, now: datetime) -> None:
+    FleetFact.objects.update_or_create(name=name, defaults={"observed_at": now})

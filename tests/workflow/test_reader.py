@@ -38,7 +38,7 @@ class House:
 
     def take(self) -> int:
         """Read what there is and take it in; gives how many entries that were."""
-        replies = self.reader.wait(0) + self.reader.read_own() + self.reader.sweep()
+        replies = self.reader.wait(0) + self.reader.read_own() + self.reader.read_todo() + self.reader.sweep()
         outcome = Intake(self.reader.streams, "testhouse").accept(replies, None, now=NOW, seconds=6)
         self.reader.taken(replies)
         return outcome.entries

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from workflow.core.protocol import stream_name
 
 SHARED = ("work_queue", "priority_alerts")  # read in the one blocking call
-OWN = ("coordination", "task_todo")  # one a Nova, each looked at every 250 ms
+OWN = ("coordination", "task_todo")  # one a Nova: the first looked at every 250 ms, the other every five seconds
 OUTBOUND = ("task_progress", "task_completed", "status_updates", "safety_alerts")  # one a Nova, swept slowly
 
 

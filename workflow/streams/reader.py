@@ -23,7 +23,7 @@ from workflow.streams.names import OUTBOUND, SHARED, Inbound, streams_of
 EPOCH_KEY = "nova:epoch"
 _BLOCKING_STREAMS = 256  # how many of the Novas' own streams go into the blocking call
 _STREAMS_A_CALL = 1000
-_STREAMS_A_SWEEP = 250
+_STREAMS_A_SWEEP = 1000
 _COUNT_OF_SWEEP = 16
 _COUNT = 256  # entries of each stream in one read
 _KEPT_READ = 10_000  # entries that have been read and stay on an inbound stream
@@ -39,6 +39,7 @@ class Reader:
         self.streams: dict[str, Inbound] = {}
         self._cursors: dict[str, str] = {}
         self._own: deque[str] = deque()
+        self._todo: list[str] = []
         self._swept: deque[str] = deque()
         self._gap_turn: deque[str] = deque()
         self._moved: set[str] = set()
@@ -56,9 +57,12 @@ class Reader:
         stored = dict(StreamCursor.objects.values_list("stream", "last_id"))
         self._cursors = {name: self._cursors.get(name) or stored.get(name, "0-0") for name in streams}
         outbound = (*OUTBOUND, "enterprise_metrics")
-        self._own = deque(name for name, stream in streams.items() if stream.nova_id and stream.kind not in outbound)
+        self._own = deque(name for name, stream in streams.items() if stream.kind == "coordination")
+        self._todo = [name for name, stream in streams.items() if stream.kind == "task_todo"]
         self._swept = deque(name for name, stream in streams.items() if stream.kind in outbound)
-        self._gap_turn = deque([*(name for name, s in streams.items() if s.kind in SHARED), *self._own])
+        self._swept.rotate(secrets.randbelow(max(len(self._swept), 1)))  # a reader lives for seconds, and each begins elsewhere
+        self._gap_turn = deque([*(name for name, s in streams.items() if s.kind in SHARED), *self._own, *self._todo])
+        self._gap_turn.rotate(secrets.randbelow(max(len(self._gap_turn), 1)))
 
     # -- reading
 
@@ -76,10 +80,14 @@ class Reader:
 
     def read_own(self) -> StreamEntries:
         """Read the Novas' own streams, all of them in calls of bounded size, when the blocking call does not hold them."""
-        if self.own_in_blocking_call:
-            return []
+        return [] if self.own_in_blocking_call else self._read_all(list(self._own))
+
+    def read_todo(self) -> StreamEntries:
+        """Read the `todo` streams: mostly our own messages come back; work that somebody else puts there may wait a little."""
+        return self._read_all(self._todo)
+
+    def _read_all(self, names: list[str]) -> StreamEntries:
         found: StreamEntries = []
-        names = list(self._own)
         for start in range(0, len(names), _STREAMS_A_CALL):
             found += self._read(names[start : start + _STREAMS_A_CALL])
         return found

@@ -34,7 +34,7 @@ class Door:
         return self.client.call("XADD", stream, "*", *pairs).decode()
 
     def take(self, *, keep: bool = True):
-        replies = self.reader.wait(0) + self.reader.sweep()
+        replies = self.reader.wait(0) + self.reader.read_todo() + self.reader.sweep()
         intake = Intake(self.reader.streams, "testhouse")
         outcome = intake.accept(replies, None, now=factories.NOW, seconds=6)
         if keep:
