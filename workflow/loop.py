@@ -67,6 +67,7 @@ class Loop:
         self._fleet: FleetFacts | None = None
         self._listening = False
         self._busy = False
+        self._took_in = False
         self._shares = False  # as the reader: another slot relays
         self._rested_at = time.process_time()
         self._strained_at = time.monotonic() - _CALM
@@ -260,6 +261,7 @@ class Loop:
         now = _now()
         accepted = self._intake.accept(replies, self._roles[INTAKE], now=now, seconds=settings.LEASE_SECONDS)
         reader.taken(replies)
+        self._took_in = bool(accepted.tasks or accepted.signals)
         if accepted.oldest:
             self._intake_lag = max(self._intake_lag, now.timestamp() - int(accepted.oldest.split("-")[0]) / 1000)
 
@@ -281,7 +283,10 @@ class Loop:
 
     def _step(self, reachable: bool) -> bool:
         """Step due Novas and relay what is to be published; True if there may be more at once."""
-        worked = reachable and self._publish()  # what others committed goes out before this slot's own work
+        took_in, self._took_in = self._took_in, False
+        # what others committed goes out before this slot's own work, but what has just come in is acted on first
+        worked = reachable and not took_in and self._publish()
+        committed = None
         if self._may_step and self._has_turn():
             committed = self._engine.run_once(now=_now(), fleet=self._fleet)
             if committed is not None:
@@ -290,6 +295,8 @@ class Loop:
                     waking.knock("loops", self._client)
                 elif reachable:
                     self._publish()
+        if took_in and committed is None:
+            worked = reachable and self._publish()
         return worked
 
     def _has_turn(self) -> bool:
