@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ KEPT_BYTES = 10 * 1024 * 1024  # of one failed run; a larger one is deleted
 FLOOD = 64 * 1024 * 1024  # bytes of output after which a command is ended
 VALUE_LIMIT = 4_000  # characters that a task may fill in for a placeholder
 _GRACE_SECONDS = 3.0  # for the shim to end everything
+_TURNS_TO_CLOSE = 3  # of the loop, in which asyncio lets go of a pipe and its process; the host may close it right afterwards
 _SHIM = Path(__file__).with_name("command_shim.py")
 _log = structlog.get_logger(__name__)
 
@@ -166,6 +168,13 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         process.kill()
     except ProcessLookupError:
         pass
+    pipe: Any = process.stdout
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_GRACE_SECONDS):
+            while await pipe.read(65_536):  # nobody wants it, but only then is the pipe closed
+                pass
+    for _ in range(_TURNS_TO_CLOSE):
+        await asyncio.sleep(0)
 
 
 def _result(
