@@ -1,6 +1,7 @@
-"""The doors offer agents the same verbs: what is a tool over MCP is an address of the API, with the same fields and rules.
+"""The doors offer the same verbs with the same rules.
 
-The command line is for operators: it offers none of these to a Nova, and what it does offer has its own tests.
+To agents: what is a tool over MCP is an address of the API, with the same fields. To operators: what the command line does, the
+API does too, and both refuse the same.
 """
 
 import json
@@ -8,13 +9,16 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command, get_commands, load_command_class
 from django.test import Client
 from django.urls import resolve
 
 from safety.api_keys import create_key
+from safety.models import AuditEntry
 from tests import factories
 from tests.workflow.test_schema import DOCUMENT
 from workflow.api.mcp_tools import BY_NAME, TOOLS, Tool
+from workflow.models import NovaState, Task
 
 pytestmark = pytest.mark.django_db
 
@@ -114,3 +118,72 @@ def test_what_a_stopped_nova_may_not_begin_is_refused_at_the_address_too(name: s
 
 def _filled(path: str) -> str:
     return path.replace("{nova_id}", "torch").replace("{task_id}", "x").replace("{approval_id}", "1")
+
+
+# -- operators: the command line and the API
+
+WHY = ("--reason", "a look is needed")
+# What is typed, and the operation that does the same.
+TYPED: dict[tuple[str, ...], str] = {
+    ("nova", "list"): "get_novas",
+    ("nova", "show", "torch"): "get_novas_one",
+    ("nova", "create", "nova-8"): "post_novas",
+    **{
+        ("nova", verb, "torch", *WHY): f"post_novas_one_{verb}" for verb in ("pause", "drain", "halt", "kill", "resume", "wake")
+    },
+    ("nova", "lift-safety", "torch", *WHY): "post_novas_one_lift_safety",
+    ("nova", "halt", "--fleet", *WHY): "post_halts",
+    ("task", "create", "Count the beans"): "post_tasks",
+    ("task", "list"): "get_tasks",
+    ("task", "show", "T-1"): "get_tasks_one",
+    **{("task", verb, "T-1", *WHY): f"post_tasks_one_{verb}" for verb in ("cancel", "retry", "unblock")},
+    ("task", "priority", "high", "T-1", *WHY): "post_tasks_one_priority",
+    ("message", "post", "torch", "Look at the beans."): "post_novas_one_messages",
+    ("message", "list", "torch"): "get_novas_one_messages",
+    ("journal", "tail"): "get_journal",
+    ("incident", "list"): "get_incidents",
+    ("incident", "show", "17"): "get_incidents_one",
+    **{
+        ("incident", verb, "17", *WHY): f"post_incidents_one_{verb.replace('-', '_')}"
+        for verb in ("acknowledge", "mitigate", "resolve", "false-positive", "note")
+    },
+    ("apikey", "list"): "get_keys",
+    **{("apikey", verb, "17", *WHY): f"post_keys_one_{verb}" for verb in ("rotate", "suspend", "reinstate", "revoke")},
+    ("apikey_create", "torch"): "post_keys",
+}
+
+
+@pytest.mark.parametrize("words", TYPED, ids=" ".join)
+def test_what_can_be_typed_can_be_asked_of_the_api(words: tuple[str, ...]) -> None:
+    name, *rest = words
+    command = load_command_class(get_commands()[name], name)
+    command.create_parser("manage.py", name).parse_args(rest)
+    assert TYPED[words] in OPERATIONS
+
+
+@pytest.mark.parametrize("verb", ["pause", "drain", "halt", "kill", "resume", "wake"])
+def test_nova_verbs_without_a_reason_are_refused_at_both_doors(verb: str, settings: Any) -> None:
+    factories.make_nova("torch")
+    before = NovaState.objects.values().get(), AuditEntry.objects.count()
+    answer = _operator(settings).post(f"/api/v1/novas/torch/{verb}", "{}", content_type="application/json")
+    assert answer.status_code == 400
+    with pytest.raises((CommandError, SystemExit)):
+        call_command("nova", verb, "torch", "--wait", "0")
+    assert (NovaState.objects.values().get(), AuditEntry.objects.count()) == before
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry", "unblock"])
+def test_task_verbs_that_a_status_does_not_allow_are_refused_at_both_doors(verb: str, settings: Any) -> None:
+    done = {"status": "completed", "outcome": "succeeded", "completed_at": factories.NOW}
+    task = factories.make_task("Done already", assignee=factories.make_nova("torch").pk, **done)
+    before = Task.objects.values().get(), AuditEntry.objects.count()
+    body = json.dumps({"reason": "why not"})
+    answer = _operator(settings).post(f"/api/v1/tasks/{task.pk}/{verb}", body, content_type="application/json")
+    assert answer.status_code == 409
+    with pytest.raises((CommandError, SystemExit)):
+        call_command("task", verb, task.pk, "--reason", "why not")
+    assert (Task.objects.values().get(), AuditEntry.objects.count()) == before
+
+
+def _operator(settings: Any) -> Client:
+    return Client(headers={"Authorization": f"Bearer {settings.OPERATOR_KEY}"})
