@@ -1,12 +1,12 @@
 """The addresses of /api/v1/. A slash at the end is accepted and not needed."""
 
 from django.urls import URLPattern, re_path
-from drf_spectacular.views import SpectacularAPIView
 
 from workflow.api import (
     agent_tasks,
     approvals,
     configuration_views,
+    document,
     events,
     executors,
     halts,
@@ -110,7 +110,7 @@ urlpatterns = [
     re_path(r"^executions/?$", record_views.ExecutionList.as_view(), name="executions"),
     re_path(r"^journal/?$", record_views.JournalList.as_view(), name="journal"),
     re_path(r"^journal/(?P<entry_id>[0-9]{1,18})/?$", record_views.JournalEntry.as_view(), name="journal-entry"),
-    re_path(r"^schema/?$", SpectacularAPIView.as_view(), name="schema"),
+    re_path(r"^schema/?$", document.Document.as_view(), name="schema"),
     re_path(r"^events/?$", events.Events.as_view(), name="events"),
     re_path(r"^insights/?$", record_views.InsightList.as_view(), name="insights"),
     re_path(r"^celebrations/?$", record_views.CelebrationList.as_view(), name="celebrations"),
