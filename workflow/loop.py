@@ -33,7 +33,7 @@ INTAKE, RELAY = "intake", "relay"
 _HOUSEKEEPING = 1.0  # seconds between two looks at leases, health and the list of streams
 _OWN_STREAMS = 0.25  # seconds within which each Nova's own stream is looked at
 _TODO_STREAMS = 5.0  # the same of the streams on which mostly our own messages come back
-_SWEEP = timedelta(seconds=30)
+_SWEEP = timedelta(seconds=15)
 _SECOND_HAND = 0.05  # seconds that a slot without the intake leaves due Novas to the one that has it
 _GAPS = timedelta(seconds=60)  # the answers are long
 _STRAIN = 0.25  # seconds of processor time without a rest that show that one slot is not enough

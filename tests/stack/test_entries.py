@@ -132,7 +132,7 @@ def test_a_refusal_is_answered_on_the_senders_coordination_stream(outside: Outsi
 
 def test_a_foreign_entry_on_a_stream_of_ours_is_kept_and_changes_nothing(outside: Outside) -> None:
     cause = outside.add("nova.tasks.torch.completed", {"task_id": "TORCH-1-000000", "status": "completed"})
-    kept = wait_until(lambda: outside.inbox(cause), seconds=15, what="the foreign entry is noticed")
+    kept = wait_until(lambda: outside.inbox(cause), seconds=30, what="the foreign entry is noticed")
     assert (kept["status"], kept["kind"]) == ("rejected", "foreign")
 
 

@@ -179,7 +179,7 @@ def test_the_api_keeps_to_its_schema_for_long(web_server: WebServer, role: str, 
         [
             *(Path(sys.executable).with_name("st"), "--config-file", tmp_path / "schemathesis.toml", "run"),
             *(f"{web_server.url}/api/v1/schema/?format=json", "-H", f"Authorization: Bearer {key}", "--no-color"),
-            *("--exclude-path", "/api/v1/events", "--max-time", "40", "--request-timeout", "60", "--seed", "17"),
+            *("--exclude-path", "/api/v1/events", "--max-time", "18", "--request-timeout", "60", "--seed", "17"),
             *("--generation-database", "none", "--continue-on-failure", "--warnings", "off"),
         ],
         capture_output=True,

@@ -7,30 +7,26 @@ the process, with that key: so REST's rules, limits, journal and words are MCP's
 
 import asyncio
 import json
-from collections.abc import Mapping, MutableMapping
+from collections.abc import AsyncIterator, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
+from contextlib import asynccontextmanager
 from http import HTTPStatus
+from importlib import import_module
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-import mcp_types as types
 import orjson
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import close_old_connections
 from django.http.request import validate_host
 from django.utils import timezone
-from mcp.server.caching import CacheHint
-from mcp.server.context import ServerRequestContext
-from mcp.server.lowlevel.server import Server
-from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from rest_framework.exceptions import APIException, NotAuthenticated
 
 from safety.api_keys import SCHEME
 from workflow.api.authentication import known_key
 from workflow.api.events import App, Receive, Scope, Send
-from workflow.api.mcp_tools import BY_NAME, TOOLS, Tool
+from workflow.api.mcp_tools import Tool
 from workflow.api.strict_json import BODY_LIMIT
 
 PATH = "/mcp"
@@ -50,22 +46,44 @@ class McpDoor:
     def __init__(self, api: App) -> None:
         self._api = api
         self._thread = ThreadPoolExecutor(max_workers=2, thread_name_prefix="mcp-keys")
-        server: Server[Any] = Server(
-            "novawf",
-            version="1",
-            title="NOVAWF",
-            instructions=INSTRUCTIONS,
-            cache_hints={"tools/list": CacheHint(ttl_ms=300_000, scope="private")},
-            on_list_tools=_list_tools,
-            on_call_tool=self._call_tool,
-        )
-        self._manager = StreamableHTTPSessionManager(
-            server, json_response=True, stateless=True, max_request_body_size=2 * BODY_LIMIT
-        )
+        self._over: asyncio.Event | None = None
+        self._served: asyncio.Future[Any] | None = None  # what speaks the protocol, once somebody has asked for it
+        self._serving: asyncio.Task[None] | None = None
 
-    def running(self) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
         """Give the context in which requests are served."""
-        return self._manager.run()
+        self._over = asyncio.Event()
+        try:
+            yield
+        finally:
+            self._over.set()
+            if self._serving is not None:
+                await self._serving
+            self._served = self._serving = None
+
+    async def _protocol(self) -> Any:
+        """Give what speaks the protocol. Its package is large, so it is loaded for the first request, not at the start."""
+        if self._served is None:
+            self._served = asyncio.get_running_loop().create_future()
+            self._serving = asyncio.create_task(self._serve(self._served))
+        return await asyncio.shield(self._served)
+
+    async def _serve(self, served: asyncio.Future[Any]) -> None:
+        """Serve until the end, in one task, as the package wants it."""
+        try:
+            protocol = await asyncio.to_thread(import_module, "workflow.api.mcp_protocol")
+            manager = protocol.manager(INSTRUCTIONS, 2 * BODY_LIMIT, self._ask)
+            async with manager.run():
+                served.set_result(manager)
+                if self._over is not None:
+                    await self._over.wait()
+        except BaseException as error:
+            if not served.done():
+                self._served = None  # the next request tries again
+                served.set_exception(error)
+                return
+            raise
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -84,23 +102,8 @@ class McpDoor:
         if scope["method"] != "POST":  # there is no stream to listen to and no session to end
             await _answer(send, 405, "method_not_allowed", "MCP is spoken by POST here.", [(b"allow", b"POST")])
             return
-        await self._manager.handle_request({**scope, _CALLER: nova_id}, receive, send)
-
-    async def _call_tool(self, context: ServerRequestContext[Any], params: types.CallToolRequestParams) -> types.CallToolResult:
-        """Make the request that a tool stands for; what it refuses becomes a sentence that the model can read."""
-        tool = BY_NAME.get(params.name)
-        if tool is None:
-            return _failed(f"There is no tool {params.name}. There are: {', '.join(BY_NAME)}.")
-        arguments = dict(params.arguments or {})
-        if missing := [name for name in tool.needs if name not in arguments]:
-            return _failed(f"Missing: {', '.join(missing)}. Nothing was done.")
-        if unknown := sorted(set(arguments) - set(tool.takes)):
-            return _failed(
-                f"Unknown: {', '.join(unknown)}; {tool.name} takes {', '.join(tool.takes) or 'nothing'}. Nothing was done."
-            )
-        scope = context.request.scope  # type: ignore[union-attr]
-        status, content = await self._ask(scope, tool, arguments)
-        return _told(tool, status, content)
+        manager = await self._protocol()
+        await manager.handle_request({**scope, _CALLER: nova_id}, receive, send)
 
     async def _ask(self, scope: Mapping[str, Any], tool: Tool, arguments: Mapping[str, Any]) -> tuple[int, Any]:
         """Put a tool's request to the API; give status and content of the answer."""
@@ -141,44 +144,6 @@ async def ask(app: App, scope: Scope, body: bytes) -> tuple[int, Any]:
     await app(scope, receive, keep)
     text = b"".join(parts)
     return status, orjson.loads(text) if text else None
-
-
-async def _list_tools(context: ServerRequestContext[Any], params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
-    return types.ListToolsResult(tools=[_shown(tool) for tool in TOOLS])
-
-
-def _shown(tool: Tool) -> types.Tool:
-    return types.Tool(
-        name=tool.name,
-        title=tool.title,
-        description=tool.description,
-        input_schema=tool.input_schema,
-        output_schema=dict(tool.gives),
-        annotations=types.ToolAnnotations(
-            title=tool.title,
-            read_only_hint=tool.reads,
-            destructive_hint=tool.ends,
-            idempotent_hint=tool.repeatable,
-            open_world_hint=False,
-        ),
-    )
-
-
-def _told(tool: Tool, status: int, content: Any) -> types.CallToolResult:
-    """Tell the API's answer as a tool's result."""
-    if 200 <= status < 300:
-        found = {"tasks": []} if content is None and tool.name == "claim_task" else content
-        text = types.TextContent(type="text", text=orjson.dumps(found).decode())
-        return types.CallToolResult(content=[text], structured_content=found)
-    problem = content if isinstance(content, dict) else {}
-    words = [str(problem.get("detail") or f"The request was refused ({status}).")]
-    words += [f"{error['pointer'] or 'Request'}: {error['detail']}" for error in problem.get("errors", [])]
-    words += [f"{name}: {problem[name]}." for name in ("mechanism", "until", "retry_after", "approval_id") if problem.get(name)]
-    return _failed(f"{' '.join(words)} ({problem.get('code', status)})")
-
-
-def _failed(words: str) -> types.CallToolResult:
-    return types.CallToolResult(content=[types.TextContent(type="text", text=words)], is_error=True)
 
 
 def _caller(header: str, address: str) -> str:

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.management import CommandError
 from django.core.management.base import BaseCommand, CommandParser
 
+from workflow.execution import registry
 from workflow.hosting import lifeline, slots
 from workflow.hosting.child import StopSignal
 from workflow.hosting.supervisor import Supervisor
@@ -32,6 +33,8 @@ class Command(BaseCommand):
         stop = StopSignal()
         lifeline.bind_forks()
         importlib.import_module(settings.SLICE_JOBS[name].rpartition(".")[0])
+        if name == "work":
+            registry.executors()
         gc.collect()
         gc.freeze()  # the garbage collector of a fork leaves alone, and so shared, what is here now
         settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
