@@ -22,6 +22,7 @@ from safety.models import AuditEntry, Installation
 from safety.stream_client import StreamClient
 from tests import factories
 from tests.processes.stack import ROOT, wait_until
+from tests.web_server import WebServer
 from workflow import task_services
 from workflow.models import Lease, Task
 from workflow.streams.reader import EPOCH_KEY
@@ -33,6 +34,12 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
 @pytest.fixture(autouse=True)
 def _own_var(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "VAR_DIR", tmp_path / "var")
+
+
+@pytest.fixture(autouse=True)
+def _nobody_else(_web_server: WebServer) -> None:
+    """The web server of other tests holds the database; it is started again when one of them needs it."""
+    _web_server.stop()
 
 
 @pytest.fixture
