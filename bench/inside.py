@@ -1,4 +1,4 @@
-"""What is measured or prepared inside NOVAWF: `python -m bench.inside seed|cycles|safety|progress`, in a stack's environment.
+"""What is measured or prepared inside NOVAWF: `python -m bench.inside COMMAND`, in a stack's environment.
 
 Each prints one line of JSON. It must not know how the stack's processes are run.
 """
@@ -128,7 +128,25 @@ def safety(repeats: str) -> dict[str, Any]:
     return {"batch": measure(novas), "alone": measure(novas[:1])}
 
 
-COMMANDS = {"seed": seed, "progress": progress, "cycles": cycles, "safety": safety}
+def agents(novas: str) -> list[str]:
+    """Make so many Novas that are somebody outside, with room for 64 tasks each, and give a key of each."""
+    from django.db import transaction
+
+    from safety import api_keys
+    from safety.models import SafetyPolicy
+    from workflow.configuration import create_nova
+
+    now, keys = _now(), []
+    with transaction.atomic():
+        SafetyPolicy.objects.create(slug="agents", max_concurrent_tasks=64)
+        for number in range(int(novas)):
+            nova_id = f"agent-{number:03d}"
+            create_nova(nova_id, now=now, reason="bench", policy="agents", default_executor="agent")
+            keys.append(api_keys.create_key(nova_id, now=now)[0])
+    return keys
+
+
+COMMANDS = {"agents": agents, "seed": seed, "progress": progress, "cycles": cycles, "safety": safety}
 
 
 def main(arguments: list[str]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bench import agents as agents_outside
 from bench import floor, outside
 from bench.databases import Database
 from bench.figures import Bar, Figure, percentile
@@ -230,11 +231,38 @@ def safety(database: Database, options: Options) -> list[Figure]:
     ]
 
 
+def agents(database: Database, options: Options) -> list[Figure]:
+    """Four agents over HTTP: tasks created a thousand at a time, then claimed and completed one by one and in batches."""
+    seconds = options.pick(20, 6)
+    with running(database) as stack:
+        keys = inside(stack.environment, "agents", "4")
+        created = agents_outside.create(stack.address, stack.operator_key, int(options.pick(60_000, 20_000)))
+        pause(5)
+        cpu = stack.cpu()
+        single = agents_outside.one_by_one(stack.address, keys, seconds)
+        spent = used(cpu, stack.cpu())
+        batches = agents_outside.in_batches(stack.address, keys, seconds)
+        pause(5)
+        paced = agents_outside.one_by_one(stack.address, keys, seconds, rate=50)
+    waits = [each * 1000 for each in paced.each]
+    shares = {part: round(value / seconds, 3) for part, value in spent.items()}
+    return [
+        Figure("agents", "tasks created in bulk", created.rate, "a second", Bar(3_000)),
+        Figure("agents", "claim and complete, one by one", single.rate, "a second", Bar(120), {"cores": shares}),
+        Figure("agents", "CPU of the web process", spent["web"] * 1000 / max(single.tasks, 1), "ms a pair"),
+        Figure("agents", "claim and complete, in batches", batches.rate, "tasks a second", Bar(1_500)),
+        Figure("agents", "pairs a second, when 50 are wanted", paced.rate, "a second", Bar(49)),
+        Figure("agents", "a request at 50 pairs a second, p50", percentile(waits, 0.5), "ms"),
+        Figure("agents", "a request at 50 pairs a second, p99", percentile(waits, 0.99), "ms", Bar(100, at_most=True)),
+    ]
+
+
 Scenario = Callable[[Database, Options], list[Figure]]
 SCENARIOS: Mapping[str, Scenario] = {
     "throughput": throughput,
     "cycles": cycles,
     "safety": safety,
+    "agents": agents,
     "latency": latency,
     "ten": ten,
     "memory": memory,

@@ -31,6 +31,10 @@ def environment(database: Database) -> dict[str, str]:
         "PORT": str(free_port()),
         "DRAGONFLY_PORT": str(free_port()),
         "PYTHONUNBUFFERED": "1",
+        # one agent with one key, and one operator, ask as fast as they can
+        "NOVAWF_REQUESTS_PER_MINUTE": "0",
+        "NOVAWF_VITAL_REQUESTS_PER_MINUTE": "0",
+        "NOVAWF_OPERATOR_REQUESTS_PER_MINUTE": "0",
     }
     if database.url:
         ours["DATABASE_URL"] = database.url
@@ -59,6 +63,8 @@ class RunningStack:
         self.nova_ids: list[str] = inside(self.environment, "seed", str(novas))
         self.process: subprocess.Popen[bytes] | None = None
         self.stream_url = ""
+        self.address = ""
+        self.operator_key = ""
 
     def __enter__(self) -> "RunningStack":
         with self.output.open("ab") as output:
@@ -101,6 +107,7 @@ class RunningStack:
         try:
             found = json.loads((self.database.folder / "run.json").read_text())
             self.stream_url = found["dragonfly_url"]
+            self.address, self.operator_key = found["url"], found["operator_key"]
             web = http.client.HTTPConnection(urlsplit(found["url"]).netloc, timeout=5)
             try:
                 web.request("GET", "/readyz")

@@ -10,6 +10,7 @@ import socket
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import environ
 import structlog
@@ -55,6 +56,8 @@ def _secret(name: str, filename: str) -> str:
 
 SECRET_KEY = _secret("NOVAWF_SECRET_KEY", "secret_key")
 OPERATOR_KEY = _secret("NOVAWF_OPERATOR_KEY", "operator_key")
+# Under it secrets are encrypted that must be kept in the database. In production without one, none can be kept there.
+SECRETS_KEY = env.str("NOVAWF_SECRETS_KEY", default="") or ("" if PRODUCTION else _secret("NOVAWF_SECRETS_KEY", "secrets_key"))
 ALLOWED_HOSTS = env.list("NOVAWF_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("NOVAWF_CSRF_TRUSTED_ORIGINS", default=[])
 PORT = _integer("PORT", 8000, 1, 65535)
@@ -77,6 +80,8 @@ INSTALLED_APPS = [
     "channels",
     "django_q",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "safety",
     "workflow",
     "reporting",
@@ -160,6 +165,12 @@ EMBEDDED_STREAM_SERVER = not DRAGONFLY_URL
 if EMBEDDED_STREAM_SERVER:
     # with the user's name: redis-cli 7.0, which is Debian's, can't log in by an address that leaves it out
     DRAGONFLY_URL = f"redis://default:{_secret('NOVAWF_STREAM_PASSWORD', 'stream_password')}@127.0.0.1:{DRAGONFLY_PORT}/0"
+STREAM_LOCAL_HOSTS = frozenset({"", "localhost", "127.0.0.1", "::1"})
+if PRODUCTION and DRAGONFLY_URL.startswith("redis://") and (urlsplit(DRAGONFLY_URL).hostname or "") not in STREAM_LOCAL_HOSTS:
+    raise ImproperlyConfigured(
+        "DRAGONFLY_URL leads to another host without encryption: everybody on the way could read it, and give orders. Use "
+        "rediss:// (with NOVAWF_STREAM_CA_FILE for an authority of your own), or a stream server on this machine."
+    )
 STREAM_CA_FILE = env.str("NOVAWF_STREAM_CA_FILE", default="")
 if STREAM_CA_FILE and not os.access(STREAM_CA_FILE, os.R_OK):
     raise ImproperlyConfigured(f"NOVAWF_STREAM_CA_FILE is {STREAM_CA_FILE}; no file there can be read.")
@@ -222,11 +233,23 @@ SLOT_SILENT_SECONDS = 4.0
 AGENT_LEASE_SECONDS = 60.0
 STOP_GRACE_SECONDS = 8.0
 
+# Requests a minute that our own doors let through; 0: no limit. Each key, and each person, has windows of its own.
+REQUESTS_PER_MINUTE = _integer("NOVAWF_REQUESTS_PER_MINUTE", 3_000, 0, 10_000_000)
+VITAL_REQUESTS_PER_MINUTE = _integer("NOVAWF_VITAL_REQUESTS_PER_MINUTE", 12_000, 0, 10_000_000)
+OPERATOR_REQUESTS_PER_MINUTE = _integer("NOVAWF_OPERATOR_REQUESTS_PER_MINUTE", 12_000, 0, 10_000_000)
+WRONG_KEYS_PER_MINUTE = _integer("NOVAWF_WRONG_KEYS_PER_MINUTE", 20, 1, 10_000)
+
 # What runs a task's executions, by name: `name=dotted.path.Class,...` adds to what is built in.
 EXECUTORS: dict[str, str] = {
     "builtin": "workflow.execution.builtin.Builtin",
+    "model": "workflow.execution.model.Model",
+    "command": "workflow.execution.command.Command",
+    "http": "workflow.execution.http.Http",
     **env.dict("NOVAWF_EXECUTORS", default={}),
 }
+
+# What a model may do here, and what it must ask first: a module of an upper floor, which the executor finds by this name.
+MODEL_TOOLS = "workflow.model_tools"
 
 _queue: dict[str, Any] = {
     "orm": "default",
@@ -359,6 +382,10 @@ UNFOLD = {
                 "title": "Set-up",
                 "items": [
                     _link("Personalities", "psychology", "workflow_personality"),
+                    _link("Commands", "terminal", "workflow_commandtemplate"),
+                    _link("HTTP endpoints", "send", "workflow_httpendpoint"),
+                    _link("Prices of models", "payments", "workflow_modelprice"),
+                    _link("Usage of models", "data_usage", "workflow_novausage"),
                     _link("Users", "person", "auth_user"),
                     _link("Groups", "group", "auth_group"),
                 ],
@@ -376,6 +403,24 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "EXCEPTION_HANDLER": "workflow.api.problem.problem_response",
+    "DEFAULT_SCHEMA_CLASS": "workflow.api.schema.DoorSchema",
+}
+SPECTACULAR_SETTINGS: dict[str, Any] = {
+    "TITLE": "NOVAWF",
+    "DESCRIPTION": "The control plane for AI agents that work around the clock. docs/api.md says what each address means.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SORT_OPERATIONS": False,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "COMPONENT_SPLIT_REQUEST": True,
+    "COMPONENT_NO_READ_ONLY_REQUIRED": False,
+    "PREPROCESSING_HOOKS": ["workflow.api.schema.spell_out_verbs"],
+    "POSTPROCESSING_HOOKS": ["workflow.api.schema.finish"],
 }
 
 # -- logs
@@ -424,5 +469,8 @@ LOGGING = {
         "django_structlog.middlewares.request": {"filters": ["no_probes"]},
         "django.request": {"filters": ["no_probes"]},
         "django-q": {"level": "WARNING"},
+        # addresses, and below that what is said to models, belong into no log
+        **{name: {"level": "WARNING"} for name in ("httpx2", "httpcore2", "openai", "anthropic")},
+        "mcp": {"level": "WARNING"},
     },
 }

@@ -6,6 +6,7 @@ from django.views.generic import RedirectView
 
 from reporting import health
 from reporting.health import healthz, readyz
+from workflow.api import schema
 from workflow.api.views import Nothing
 
 urlpatterns = [
@@ -16,6 +17,7 @@ urlpatterns = [
     path("readyz", readyz, name="readyz"),
     path("admin/", admin.site.urls),
     path("api/v1/", include("workflow.api.urls")),
+    path("api/docs/", schema.docs, name="api-docs"),
     re_path(r"^api/", Nothing.as_view()),
 ]
 

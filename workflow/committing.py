@@ -119,24 +119,21 @@ class Commit:
         for stepped in batch:
             claimed, state = stepped.claimed, stepped.step.state
             row: list[Any] = [claimed.nova_id, claimed.fence, 0, None, "", *idle_values(state)]
-            wish = (stepped.step.due_at, claimed.wakes)
+            wanted = (stepped.step.due_at, claimed.wakes)
             values = other_values(state)
             if not stepped.step.effects and values == other_values(claimed.state):
-                idle.append([*row, *wish])
+                idle.append([*row, *wanted])
             else:
-                changed = self.now if stepped.tasks else claimed.last_task_change
-                busy.append([*row, changed, *stored(values), *wish])
+                busy.append([*row, *stored(values), *wanted, self.now if stepped.tasks else None])
         released = (*_RELEASED, *IDLE_COLUMNS)
-        written = 0
-        for columns, rows in ((released, idle), ((*released, "last_task_change", *OTHER_COLUMNS), busy)):
-            written += bulk.update_counted(
-                NovaState,
-                ("nova", "fence"),
-                columns,
-                rows,
-                given=("due_at", "wakes"),
-                extra_set="due_at = CASE WHEN t.wakes = {wakes} THEN {due_at} ELSE t.due_at END",
-            )
+        due = "due_at = CASE WHEN t.wakes = {wakes} THEN {due_at} ELSE t.due_at END"
+        changed = f"{due}, last_task_change = COALESCE({{last_task_change}}, t.last_task_change)"  # its agent writes it too
+        wish = ("due_at", "wakes")
+        keys = ("nova", "fence")
+        written = bulk.update_counted(NovaState, keys, released, idle, given=wish, extra_set=due)
+        written += bulk.update_counted(
+            NovaState, keys, (*released, *OTHER_COLUMNS), busy, given=(*wish, "last_task_change"), extra_set=changed
+        )
         return self._in_time(batch, written)
 
     def _in_time(self, batch: Sequence[Stepped], written: int) -> list[Stepped]:
@@ -188,13 +185,7 @@ class Commit:
             ],
         )
         self._write_objectives(carrier)
-        bulk.insert(
-            TaskStatistics,
-            ("key", "count", "seconds"),
-            [(key, count, carrier.seconds[key]) for key, count in sorted(carrier.counts.items())],
-            on_conflict="(key) DO UPDATE SET count = workflow_taskstatistics.count + excluded.count, "
-            "seconds = workflow_taskstatistics.seconds + excluded.seconds",
-        )
+        write_statistics(carrier)
         momentum.note_runs(carrier.momentum_runs)
         if carrier.drained:
             NovaState.objects.filter(nova_id__in=carrier.drained, mode="draining").update(
@@ -256,3 +247,14 @@ class Commit:
 def _leaves_pause(stepped: Stepped) -> bool:
     paused = WorkflowState.SAFETY_PAUSE
     return stepped.claimed.state.current_state is paused and stepped.step.state.current_state is not paused
+
+
+def write_statistics(carrier: EffectCarrier) -> None:
+    """Count the tasks that succeeded, and the time they took, with those of their kind."""
+    bulk.insert(
+        TaskStatistics,
+        ("key", "count", "seconds"),
+        [(key, count, carrier.seconds[key]) for key, count in sorted(carrier.counts.items())],
+        on_conflict="(key) DO UPDATE SET count = workflow_taskstatistics.count + excluded.count, "
+        "seconds = workflow_taskstatistics.seconds + excluded.seconds",
+    )

@@ -1,4 +1,4 @@
-"""The one way to save what operators configure: Novas, personalities, safety policies, objectives, provider accounts.
+"""The one way to save what operators configure: Novas, personalities, policies, objectives, accounts, what executors reach.
 
 Each save is one transaction that checks the row, writes it and journals the fields that changed, before and after; of what a
 model hides only that it changed. This room must not know who asks: admin, REST, seeding and commands all come through here.
@@ -23,9 +23,9 @@ from workflow import waking
 from workflow.effective import KEPT
 from workflow.errors import WorkflowError
 from workflow.execution import registry
-from workflow.models import Nova, NovaState, Objective, Personality
+from workflow.models import CommandTemplate, HttpEndpoint, ModelPrice, Nova, NovaState, Objective, Personality
 
-Archivable = Personality | SafetyPolicy | Objective | ProviderAccount
+Archivable = Personality | SafetyPolicy | Objective | ProviderAccount | CommandTemplate | HttpEndpoint | ModelPrice
 Configured = Nova | Archivable
 
 NOVA_CREATED = "workflow.nova.created"
@@ -36,6 +36,9 @@ _ACTIONS: Mapping[type[models.Model], str] = {
     SafetyPolicy: "safety.policy",
     Objective: "workflow.objective",
     ProviderAccount: "safety.provider",
+    CommandTemplate: "workflow.command",
+    HttpEndpoint: "workflow.endpoint",
+    ModelPrice: "workflow.price",
 }
 _TYPES: Mapping[type[models.Model], str] = {
     Nova: "nova",
@@ -43,6 +46,9 @@ _TYPES: Mapping[type[models.Model], str] = {
     SafetyPolicy: "policy",
     Objective: "objective",
     ProviderAccount: "provider",
+    CommandTemplate: "command",
+    HttpEndpoint: "endpoint",
+    ModelPrice: "price",
 }
 # How Novas use a row: it must not go out of use under them.
 _USED_AS: Mapping[type[models.Model], tuple[str, ...]] = {
@@ -201,6 +207,10 @@ def check_executors(default: str, allowed: Collection[str], by_stream: Collectio
             raise ValidationError({name: f"There is no executor {', '.join(unknown)}."})
     if default not in allowed:
         raise ValidationError({"default_executor": "The default executor must be one of the allowed ones."})
+    if default in registry.NAMED_ONLY:
+        raise ValidationError({"default_executor": f"A task must name {default} itself; choose another default."})
+    if named := sorted(set(by_stream) & registry.NAMED_ONLY):
+        raise ValidationError({"stream_executors": f"A stream entry may never choose {', '.join(named)}."})
     if extra := sorted(set(by_stream) - set(allowed)):
         raise ValidationError({"stream_executors": f"{', '.join(extra)} is not among the allowed executors."})
 
@@ -209,6 +219,8 @@ def _check(row: Configured, *, new: bool) -> None:
     row.full_clean(validate_unique=new)
     if isinstance(row, Nova):
         check_executors(row.default_executor, row.allowed_executors, row.stream_executors)
+        if not isinstance(row.approval_tools, list) or not all(isinstance(name, str) for name in row.approval_tools):
+            raise ValidationError({"approval_tools": "Give a list of tools' names."})
 
 
 def _living_under(policy: SafetyPolicy) -> list[str]:

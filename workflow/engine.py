@@ -23,6 +23,7 @@ from safety.verdicts import store_verdicts
 from workflow import gathering, momentum, waking
 from workflow.carrying import Stepped
 from workflow.committing import Commit, Committed
+from workflow.core.completion import LEVELS
 from workflow.core.discovery import LEAST_AVAILABLE
 from workflow.core.effects import BlockTask, CompleteTask, HandleSignal, RecordInsight, RetryTask, StartTask, UpdateProgress
 from workflow.core.machine import CycleInputs, Step, execute_cycle, recover
@@ -39,7 +40,8 @@ NOVA_QUARANTINED = "workflow.nova.quarantined"
 _CRASHES_ALLOWED = 3
 _SUSPECTS_EVERY = timedelta(milliseconds=20)
 _EMPTY_EVERY = timedelta(seconds=1)
-_INSIGHTS = "insights"  # key in the state's context
+_INSIGHTS = "insights"  # keys in the state's context
+_COUNTED = "agent_completed"  # how many tasks of its agent are counted
 _INSIGHTS_KEPT = 5
 _TASK_EFFECTS = (StartTask, UpdateProgress, CompleteTask, RetryTask, BlockTask)
 
@@ -178,6 +180,8 @@ class WorkflowEngine:
                 else (),
                 similar=gathered.similar,
                 recent_insights=insights.split("\n") if insights else (),
+                completed_by_agent=nova.agent_completed - int(nova.state.context.get(_COUNTED, 0)),
+                agent_level=LEVELS[nova.agent_level],
             )
         return Batch(claimed, effective, gathered, facts, verdicts, opinions, inputs)
 
@@ -257,6 +261,8 @@ class WorkflowEngine:
             inputs = batch.inputs[nova.nova_id]
             step = execute_cycle(nova.state, inputs, now)
             _remember_insights(step)
+            if inputs.completed_by_agent:
+                step.state.context = {**step.state.context, _COUNTED: str(nova.agent_completed)}
             if len(inputs.signals) >= gathering.SIGNALS and any(type(effect) is HandleSignal for effect in step.effects):
                 step.due_at = now  # more of them wait
         except Exception as error:  # the wall around one Nova's step: it recovers with backoff, the batch goes on

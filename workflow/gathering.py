@@ -55,6 +55,8 @@ class Claimed:
     due_at: datetime
     mode_since: datetime | None
     last_task_change: datetime | None
+    agent_completed: int  # tasks its agent has completed so far, and the celebration level of the newest
+    agent_level: int
     state: WorkflowStateData
 
 
@@ -101,6 +103,8 @@ def claim(holder: str, limit: int, *, now: datetime, suspects: bool) -> list[Cla
             instant(row[5]),
             instant(row[6]),
             instant(row[7]),
+            row[8],
+            row[9],
             state_data(row),
         )
         for row in rows
@@ -130,7 +134,7 @@ def next_due(*, now: datetime) -> datetime | None:
 def reserve(holder: str, limit: int, kinds: Collection[str], gathered: Gathered, *, now: datetime) -> int:
     """Reserve open tasks of these kinds for this engine until its lease would end, the most urgent first; give how many."""
     skip = " FOR UPDATE SKIP LOCKED" if connection.vendor == "postgresql" else ""
-    ready, values = _open_tasks(kinds, now)
+    ready, values = open_tasks(kinds, now)
     chosen = f"SELECT id FROM {ready} ORDER BY order_at, id LIMIT %s{skip}"  # noqa: S608
     with connection.cursor() as cursor:
         cursor.execute(
@@ -146,7 +150,7 @@ def reserve(holder: str, limit: int, kinds: Collection[str], gathered: Gathered,
 
 def look_left(kinds: Collection[str], gathered: Gathered, *, now: datetime) -> None:
     """Look how many open tasks of these kinds are left, up to three."""
-    ready, values = _open_tasks(kinds, now)
+    ready, values = open_tasks(kinds, now)
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT team FROM {ready} ORDER BY order_at, id LIMIT 3",  # noqa: S608
@@ -160,7 +164,7 @@ def kind_of(team: str, executor: str) -> str:
     return f"{team} {executor}"
 
 
-def _open_tasks(kinds: Collection[str], now: datetime) -> tuple[str, list[Any]]:
+def open_tasks(kinds: Collection[str], now: datetime) -> tuple[str, list[Any]]:
     """Give what stands after FROM to find the open tasks of these kinds that are ready, with its parameters.
 
     SQLite must be told the index: it would read all that is pending and sort it.
@@ -208,14 +212,14 @@ def _load_tasks(nova_ids: Sequence[str], gathered: Gathered, now: datetime) -> N
             gathered.assigned.setdefault(row[6], []).append(_task(row, gathered, None, 0))
         cursor.execute(
             f"SELECT {_TASK_COLUMNS}, e.id, e.attempt, e.status, e.results, e.metrics, e.error, e.retryable, e.needs, "  # noqa: S608
-            "e.progress, e.started_at, e.finished_at, "
+            "e.progress, e.started_at, e.finished_at, e.not_before, "
             "(SELECT count(*) FROM workflow_taskdependency d WHERE d.depends_on = t.id) "
             "FROM workflow_task t LEFT JOIN workflow_execution e ON e.task_id = t.id AND e.attempt = t.attempts "
             f"WHERE t.{_UNFINISHED} AND t.status = 'in_progress' AND {membership('t.assignee_id')}",
             [members(nova_ids)],
         )
         for row in cursor.fetchall():
-            execution = _execution(row[-12:-1]) if row[-12] is not None else None
+            execution = _execution(row[-13:-1]) if row[-13] is not None else None
             gathered.held.setdefault(row[6], []).append(_task(row, gathered, execution, row[-1]))
     for tasks in gathered.assigned.values():
         tasks.sort(key=lambda task: (task.order_at, task.id))
@@ -240,7 +244,9 @@ def _task(row: Sequence[Any], gathered: Gathered, execution: ExecutionFacts | No
 
 
 def _execution(row: Sequence[Any]) -> ExecutionFacts:
-    execution_id, attempt, status, results, metrics, error, retryable, needs, progress, started_at, finished_at = row
+    execution_id, attempt, status, results, metrics, error, retryable, needs, progress, started_at, finished_at, not_before = (
+        row
+    )
     return ExecutionFacts(
         execution_id,
         attempt,
@@ -253,6 +259,7 @@ def _execution(row: Sequence[Any]) -> ExecutionFacts:
         progress,
         instant(started_at),
         instant(finished_at),
+        instant(not_before),
     )
 
 

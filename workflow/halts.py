@@ -300,7 +300,7 @@ def _evidence(nova_ids: Collection[str], now: datetime) -> dict[str, _Evidence]:
     )
     for executions in (open_ones, not_let_go):
         runs.update(dict(executions.order_by().values_list("nova_id").annotate(Count("id"))))
-    held = Task.objects.filter(assignee__in=nova_ids, status="in_progress", executor="agent", reserved_until__gt=now)
+    held = Task.objects.filter(assignee__in=nova_ids, status="in_progress", reserved_until__gt=now)
     works = dict(held.order_by().values_list("assignee_id").annotate(Count("id")))
     states = NovaState.objects.filter(nova__in=nova_ids).values_list("nova_id", "mode", "due_at")
     return {

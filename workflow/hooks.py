@@ -28,6 +28,7 @@ from safety.core.hooks import (
     read_call,
     reply_to,
 )
+from safety.core.scopes import Scope
 from safety.core.status import SafetyStatus
 from safety.stream_client import StreamClient, StreamError
 from safety.violations import report_violation
@@ -75,7 +76,7 @@ def answer(key: str, body: bytes, *, origin: str, now: datetime) -> dict[str, An
     call = read_call(payload)
     barred: Objection | None = None
     try:
-        found = find_key(key, now=now)
+        found = find_key(key, now=now, scope=Scope.HOOKS)
     except KeyRefused as refusal:
         if refusal.key is None or refusal.reason is not Refusal.SUSPENDED:
             return _turn_away(refusal, call, origin, now)
@@ -98,7 +99,7 @@ def answer_failure(key: str, body: bytes, *, now: datetime) -> dict[str, Any]:
         call = HookCall()
     reply = reply_to(call.event, _FAILED)
     try:
-        nova_id = find_key(key, now=now).nova_id
+        nova_id = find_key(key, now=now, scope=Scope.HOOKS).nova_id
         with transaction.atomic():
             delivery = f"failed {delivery_of(call, body, now)}"[:64]
             hook_intake.keep_problem(nova_id, call, delivery, "NOVAWF failed on this call; its log says how.", reply, now=now)

@@ -15,13 +15,14 @@ from django.conf import settings
 from django.db import DatabaseError, close_old_connections
 from django.db.models import Q
 
+from safety import answers
 from safety import facts as safety_facts
 from safety.core.status import FleetFacts
 from safety.hook_intake import forget_old_calls
 from safety.models import FleetFact, Installation, OutboxEntry
 from safety.observations import forget_old
 from safety.stream_client import StreamClient, StreamEntries, StreamError, StreamRefused, StreamUnavailable
-from workflow import gathering, halts, leases, waking
+from workflow import agent_work, approvals, gathering, halts, leases, waking
 from workflow.engine import WorkflowEngine
 from workflow.models import Lease
 from workflow.streams.intake import Intake
@@ -66,6 +67,7 @@ class Loop:
         self._fleet: FleetFacts | None = None
         self._listening = False
         self._busy = False
+        self._took_in = False
         self._shares = False  # as the reader: another slot relays
         self._rested_at = time.process_time()
         self._strained_at = time.monotonic() - _CALM
@@ -126,9 +128,12 @@ class Loop:
             safety_facts.note_fleet("intake_lag", self._intake_lag, now)
             self._intake_lag = 0.0
             halts.settle(now=now)
+            agent_work.block_hopeless(now=now)
+            approvals.settle(now=now)
             if self._due("observations", _HOURLY):
                 forget_old(now=now)
                 forget_old_calls(now=now)
+                answers.forget_old(now=now)
         if RELAY in self._roles:
             oldest = OutboxEntry.objects.order_by("id").values_list("created_at", flat=True).first()
             age = max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
@@ -256,6 +261,7 @@ class Loop:
         now = _now()
         accepted = self._intake.accept(replies, self._roles[INTAKE], now=now, seconds=settings.LEASE_SECONDS)
         reader.taken(replies)
+        self._took_in = bool(accepted.tasks or accepted.signals)
         if accepted.oldest:
             self._intake_lag = max(self._intake_lag, now.timestamp() - int(accepted.oldest.split("-")[0]) / 1000)
 
@@ -277,7 +283,10 @@ class Loop:
 
     def _step(self, reachable: bool) -> bool:
         """Step due Novas and relay what is to be published; True if there may be more at once."""
-        worked = reachable and self._publish()  # what others committed goes out before this slot's own work
+        took_in, self._took_in = self._took_in, False
+        # what others committed goes out before this slot's own work, but what has just come in is acted on first
+        worked = reachable and not took_in and self._publish()
+        committed = None
         if self._may_step and self._has_turn():
             committed = self._engine.run_once(now=_now(), fleet=self._fleet)
             if committed is not None:
@@ -286,6 +295,8 @@ class Loop:
                     waking.knock("loops", self._client)
                 elif reachable:
                     self._publish()
+        if took_in and committed is None:
+            worked = reachable and self._publish()
         return worked
 
     def _has_turn(self) -> bool:

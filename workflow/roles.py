@@ -10,20 +10,23 @@ _LOOK = frozenset(
     for app, names in {
         "workflow": (
             "nova", "novastate", "personality", "objective", "task", "execution", "inboxmessage", "streamcursor", "lease",
-            "halt", "haltconfirmation",
+            "halt", "haltconfirmation", "approval", "commandtemplate", "httpendpoint", "modelprice", "novausage",
         ),
         "safety": ("safetypolicy", "safetystate", "safetyincident", "candidateverdict", "provideraccount"),
     }.items()
     for name in names
-)  # fmt: skip
+) | {"workflow.hear_events"}  # fmt: skip
 _OPERATE = frozenset(
     {
         "workflow.add_task", "workflow.change_task", "workflow.add_objective", "workflow.change_objective",
-        "workflow.change_nova", "workflow.order_stop", "workflow.lift_pause", "safety.change_safetyincident",
+        "workflow.change_nova", "workflow.order_stop", "workflow.lift_pause", "workflow.change_approval",
+        "workflow.add_inboxmessage", "safety.change_safetyincident",
     }
 )  # fmt: skip
 _GUARD = frozenset(
     {
+        "workflow.add_commandtemplate", "workflow.change_commandtemplate", "workflow.add_httpendpoint",
+        "workflow.change_httpendpoint", "workflow.add_modelprice", "workflow.change_modelprice",
         "workflow.lift_halt", "workflow.add_nova", "workflow.add_personality", "workflow.change_personality",
         "safety.add_safetypolicy", "safety.change_safetypolicy", "safety.add_provideraccount", "safety.change_provideraccount",
         "safety.view_apikey", "safety.add_apikey", "safety.change_apikey", "safety.view_hookevent", "safety.view_hooksession",

@@ -49,6 +49,8 @@ LOADED = (
     "due_at",
     "mode_since",
     "last_task_change",
+    "agent_completed",
+    "agent_level",
     *IDLE_COLUMNS,
     *OTHER_COLUMNS,
 )
@@ -76,6 +78,7 @@ def _safety(text: Any) -> SafetyStatus:
 def state_data(row: Sequence[Any]) -> WorkflowStateData:
     """Make the core's state of a raw row in the order of LOADED."""
     (nova_id, _fence, _crashes, _wakes, _mode, _due_at, _mode_since, _last_task_change,
+     _agent_completed, _agent_level,
      last_stream_check, total_cycles, cycle_started_at, state_entered_at,
      current_state, current_phase, tasks_completed, tool_uses, last_celebration, session_start, safety_status,
      phase_started_at, resume_state, work_phases, stage, stage_until, completion_until, errors, last_error, in_flight,

@@ -33,6 +33,7 @@ class TaskRow:
     personal: bool
     cause: str
     changes: dict[str, Any] = field(default_factory=dict)
+    keeps_fence: bool = False  # the change is its holder's own: the number under which it holds the task stays good
 
 
 ROW_COLUMNS = (

@@ -7,6 +7,7 @@ whole batch in a constant number of statements. It must not decide what a Nova d
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from django.db import connection, transaction
 
 from safety import audit, bulk
 from workflow import waking
-from workflow.core.work import Outcome, Priority, TaskStatus, WorkType, order_at
+from workflow.core.work import AGENT, Outcome, Priority, TaskStatus, WorkType, order_at
 from workflow.errors import WorkflowError
 from workflow.models import Execution, Objective, Task, TaskDependency
 from workflow.task_journal import TaskJournal
@@ -32,6 +33,10 @@ TASK_RETRIED = "workflow.task.retried"
 TASK_BLOCKED = "workflow.task.blocked"
 TASK_UNBLOCKED = "workflow.task.unblocked"
 TASK_RANKED = "workflow.task.ranked"
+TASK_LAPSED = "workflow.task.lapsed"
+TASK_RELEASED = "workflow.task.released"
+TASK_EDITED = "workflow.task.edited"
+TASK_ASSIGNED = "workflow.task.assigned"
 
 FLEET = "FLEET"
 
@@ -46,6 +51,14 @@ class TaskNotFound(TaskError):
 
 class IllegalTaskMove(TaskError):
     """The task's status does not allow that."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLease:
+    """How an agent holds a task: until when, and whether it was open work, which it becomes again without the agent."""
+
+    until: datetime
+    was_open: bool
 
 
 class TaskTracker:
@@ -138,7 +151,7 @@ class TaskTracker:
             self._dependencies += [(task_id, other) for other in waits_for]
         elif assignee:
             self._wake.add(assignee)
-        elif executor != "agent":
+        elif executor != AGENT:
             self._open_teams.append(team)
         row = TaskRow(
             task_id, title, description, "pending", priority.value, work_type.value, assignee, team, executor, action, seconds,
@@ -157,8 +170,11 @@ class TaskTracker:
             self.journal.note(row, TASK_CREATED, after, counted=True)
         return task_id
 
-    def start_task(self, row: TaskRow, *, nova_id: str, update: str, attempt: int) -> None:
-        """Take a pending task for a Nova, claiming it if it is open, and say that work on it begins."""
+    def start_task(self, row: TaskRow, *, nova_id: str, update: str, attempt: int, lease: AgentLease | None = None) -> None:
+        """Take a pending task for a Nova, claiming it if it is open, and say that work on it begins.
+
+        `lease`: an agent holds it.
+        """
         self._expect(row, TaskStatus.PENDING)
         if not row.assignee:
             row.assignee = nova_id
@@ -174,8 +190,9 @@ class TaskTracker:
             attempts=attempt,
             progress=0,
             not_before=None,
-            reserved_by="",
-            reserved_until=None,
+            reserved_by=AGENT if lease else "",
+            reserved_until=lease.until if lease else None,
+            claimed_open=lease.was_open if lease else None,
         )
         self.journal.publish(
             row, TASK_STARTED, "task_progress", after={"attempt": attempt}, update=update, progress_percentage="0"
@@ -190,11 +207,13 @@ class TaskTracker:
         self._change(row, progress=row.progress)
         self.journal.publish(row, TASK_PROGRESSED, "task_progress", update=update, progress_percentage=str(row.progress))
 
-    def complete_task(self, task: TaskRow | str, results: str, metrics: Mapping[str, Any] | None = None) -> None:
-        """End a task that succeeded; what waited for it may go on."""
+    def complete_task(
+        self, task: TaskRow | str, results: str, metrics: Mapping[str, Any] | None = None, *, note: str = ""
+    ) -> None:
+        """End a task that succeeded; what waited for it may go on. `note` says in the journal what was unusual about it."""
         row = self._row(task)
         self._expect(row, TaskStatus.IN_PROGRESS)
-        self._finish(row, Outcome.SUCCEEDED, TASK_COMPLETED, results, metrics)
+        self._finish(row, Outcome.SUCCEEDED, TASK_COMPLETED, results, metrics, reason=note)
         self._succeeded.append(row.id)
         self._close_objective(row)
 
@@ -208,12 +227,15 @@ class TaskTracker:
             self._wake.add(row.assignee)
         self._close_objective(row)
 
-    def retry_task(self, task: TaskRow | str, *, not_before: datetime, reason: str) -> None:
-        """Put a failed task back to pending, for the same assignee."""
+    def retry_task(self, task: TaskRow | str, *, not_before: datetime, reason: str, uncounted: bool = False) -> None:
+        """Put a failed task back to pending, for the same assignee. `uncounted`: it gets one attempt more."""
         row = self._row(task)
         self._expect(row, TaskStatus.IN_PROGRESS)
         row.status = "pending"
-        self._change(row, status="pending", not_before=not_before, progress=0)
+        self._change(row, status="pending", not_before=not_before, progress=0, reserved_by="", reserved_until=None)
+        if uncounted:
+            row.max_attempts += 1
+            self._change(row, max_attempts=row.max_attempts)
         self.journal.publish(
             row,
             TASK_RETRIED,
@@ -223,6 +245,71 @@ class TaskTracker:
             update=reason,
             progress_percentage="0",
         )
+
+    def lapse_task(self, row: TaskRow, *, open_again: bool) -> None:
+        """Take a task in progress from an agent that let its lease end, for the next one to begin; the caller starts it."""
+        self._expect(row, TaskStatus.IN_PROGRESS)
+        self.journal.note(row, TASK_LAPSED, {"attempt": row.attempts}, reason="The agent that held it let its lease end.")
+        row.status = "pending"
+        if open_again:
+            row.assignee = ""
+
+    def release_task(self, row: TaskRow, *, reason: str, open_again: bool) -> None:
+        """Give a task back that an agent holds: to its assignee, or to all who may take it. The attempt doesn't count."""
+        self._expect(row, TaskStatus.IN_PROGRESS)
+        row.status, row.attempts = "pending", max(row.attempts - 1, 0)
+        self.journal.publish(
+            row, TASK_RELEASED, "task_progress", reason=reason, update=reason or "Given back.", progress_percentage="0"
+        )
+        if open_again:
+            row.assignee = ""
+        self._change(
+            row,
+            status="pending",
+            assignee=row.assignee or None,
+            attempts=row.attempts,
+            progress=0,
+            reserved_by="",
+            reserved_until=None,
+        )
+        self._announce_ready(row)
+
+    def edit_task(self, task: TaskRow | str, changes: Mapping[str, Any], reason: str) -> None:
+        """Change what a pending or blocked task says: title, description, estimated_duration (seconds), not_before."""
+        row = self._row(task)
+        self._expect(row, TaskStatus.PENDING, TaskStatus.BLOCKED)
+        before = {name: getattr(row, name) for name in changes if hasattr(row, name)}
+        for name in before:
+            setattr(row, name, changes[name])
+        self._change(row, **changes)
+        stream = "task_todo" if row.assignee else ""
+        self.journal.publish(row, TASK_EDITED, stream, before=before, after=dict(changes), reason=reason)
+
+    def assign_task(self, task: TaskRow | str, assignee: str, reason: str) -> None:
+        """Give a pending or blocked task to another Nova, or to all who may take it (empty)."""
+        row = self._row(task)
+        self._expect(row, TaskStatus.PENDING, TaskStatus.BLOCKED)
+        before, row.assignee = {"assignee": row.assignee}, assignee
+        self._change(row, assignee=assignee or None, reserved_by="", reserved_until=None)
+        after = {"assignee": assignee}
+        self.journal.publish(row, TASK_ASSIGNED, "task_todo", before=before, after=after, reason=reason)
+        if row.status == TaskStatus.PENDING:
+            self._announce_ready(row)
+
+    def change_dependencies(self, task: TaskRow | str, *, add: Iterable[str], remove: Iterable[str], reason: str) -> None:
+        """Let a pending task wait for others, or not any more. The caller has seen to it that nothing waits in a circle."""
+        row = self._row(task)
+        self._expect(row, TaskStatus.PENDING)
+        before = sorted(TaskDependency.objects.filter(task=row.id).values_list("depends_on", flat=True))
+        after = sorted((set(before) | set(add)) - set(remove))
+        TaskDependency.objects.filter(task=row.id).exclude(depends_on__in=after).delete()
+        bulk.insert(TaskDependency, ("task", "depends_on"), [(row.id, other) for other in after if other not in before])
+        done = Task.objects.filter(id__in=after, outcome=Outcome.SUCCEEDED).count()
+        self._change(row, waiting_on=len(after) - done)
+        change = {"dependencies": before}, {"dependencies": after}
+        self.journal.note(row, TASK_EDITED, change[1], before=change[0], reason=reason)
+        if done == len(after):
+            self._announce_ready(row)
 
     def block_task(
         self,
@@ -276,6 +363,14 @@ class TaskTracker:
             self.journal.note(row, TASK_UNBLOCKED, None, reason=reason)
             self._open_teams.append(row.team)
 
+    def hasten_task(self, task: TaskRow | str, reason: str) -> None:
+        """Let a task that failed be tried again without its wait."""
+        row = self._row(task)
+        self._expect(row, TaskStatus.PENDING)
+        self._change(row, not_before=None)
+        self.journal.note(row, TASK_RETRIED, {"not_before": None}, reason=reason)
+        self._announce_ready(row)
+
     def set_priority(self, task: TaskRow | str, priority: Priority, reason: str) -> None:
         """Give a pending or blocked task another place in the order."""
         row = self._row(task)
@@ -315,19 +410,19 @@ class TaskTracker:
 
     def write_changes(self) -> None:
         """Write the changed tasks, each under its fence, one statement for each kind of change."""
-        kinds: dict[tuple[str, ...], list[list[Any]]] = {}
+        kinds: dict[tuple[bool, tuple[str, ...]], list[list[Any]]] = {}
         changed = 0
         for row in self._rows.values():
             if row.changes:
-                kinds.setdefault(tuple(row.changes), []).append([row.id, row.fence, self.now, *row.changes.values()])
-                row.fence += 1
+                kind = row.keeps_fence, tuple(row.changes)
+                kinds.setdefault(kind, []).append([row.id, row.fence, self.now, *row.changes.values()])
+                row.fence += not row.keeps_fence
                 row.changes = {}
                 changed += 1
         written = 0
-        for columns, values in kinds.items():
-            written += bulk.update_counted(
-                Task, ("id", "fence"), ("updated_at", *columns), values, extra_set="fence = t.fence + 1"
-            )
+        for (keeps_fence, columns), values in kinds.items():
+            fence = "" if keeps_fence else "fence = t.fence + 1"
+            written += bulk.update_counted(Task, ("id", "fence"), ("updated_at", *columns), values, extra_set=fence)
         if written != changed:
             raise IllegalTaskMove("A task was changed by somebody else meanwhile; nothing was changed. Look again.")
 
@@ -364,6 +459,11 @@ class TaskTracker:
             for assignee, team, waiting_on in cursor.fetchall():
                 if not waiting_on:
                     self._became_ready(assignee, team)
+
+    def _announce_ready(self, row: TaskRow) -> None:
+        """Wake who may work on a pending task; agents look by themselves."""
+        if row.executor != AGENT:
+            self._became_ready(row.assignee, row.team)
 
     def _became_ready(self, assignee: str | None, team: str) -> None:
         if assignee:

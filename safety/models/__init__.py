@@ -1,3 +1,4 @@
+from safety.models.answer import StoredAnswer
 from safety.models.credential import ApiKey
 from safety.models.hook import HookEvent, HookSession
 from safety.models.incident import SafetyIncident
@@ -24,4 +25,5 @@ __all__ = [
     "SafetyIncident",
     "SafetyPolicy",
     "SafetyState",
+    "StoredAnswer",
 ]

@@ -23,7 +23,9 @@ def _seconds(default: float) -> "models.FloatField[float, float]":
 class ProviderAccount(models.Model):
     """Where calls to models go, and how many may. Where its key is kept is never shown, logged or exported."""
 
-    HIDDEN: ClassVar[frozenset[str]] = frozenset({"key_source", "key_location"})  # written, and read by callers of models only
+    HIDDEN: ClassVar[frozenset[str]] = frozenset(
+        {"key_source", "key_location", "encrypted_key"}
+    )  # written, and read by callers of models only
 
     class Kind(models.TextChoices):
         ANTHROPIC = "anthropic"
@@ -34,6 +36,7 @@ class ProviderAccount(models.Model):
         NONE = "none"  # the agent has its own
         ENVIRONMENT = "environment"
         FILE = "file"
+        ENCRYPTED = "encrypted"  # in encrypted_key
 
     class Breaker(models.TextChoices):
         CLOSED = "closed"
@@ -45,6 +48,8 @@ class ProviderAccount(models.Model):
     base_url = models.URLField(max_length=255, blank=True)
     key_source = models.CharField(max_length=16, choices=KeySource.choices, default=KeySource.NONE)
     key_location = models.CharField(max_length=255, blank=True, help_text="name of the variable, or path of the file")
+    encrypted_key = models.TextField(blank=True, editable=False)
+    streaming = models.BooleanField(default=False, help_text="ask for answers as they are written, instead of whole")
     requests_per_minute = _count(120)
     requests_per_hour = _count(2_000)
     requests_per_day = _count(40_000)
@@ -69,7 +74,9 @@ class ProviderAccount(models.Model):
     class Meta:
         constraints = [
             models.CheckConstraint(condition=Q(kind__in=["anthropic", "openai", "other"]), name="provider_kind"),
-            models.CheckConstraint(condition=Q(key_source__in=["none", "environment", "file"]), name="provider_key_source"),
+            models.CheckConstraint(
+                condition=Q(key_source__in=["none", "environment", "file", "encrypted"]), name="provider_key_source"
+            ),
             models.CheckConstraint(condition=Q(breaker__in=["closed", "open", "half_open"]), name="provider_breaker"),
         ]
 
@@ -91,6 +98,8 @@ class ProviderAccount(models.Model):
             return "Give the name of an environment variable: letters, digits and _. Never give the key itself."
         if self.key_source == self.KeySource.FILE and not self.key_location.startswith("/"):
             return "Give the absolute path of the file that holds the key. Never give the key itself."
+        if self.key_source == self.KeySource.ENCRYPTED and (self.key_location or not self.encrypted_key):
+            return "Give the key itself, and no place; it is kept encrypted."
         if self.key_source == self.KeySource.NONE and self.key_location:
             return "Say with key_source what this is: environment or file."
         return ""

@@ -35,6 +35,7 @@ def test_production_refuses_default_secrets(settings, secret):
         ("redis://:adapt123@127.0.0.1:18000/0", True, ["novawf.E004"]),
         ("redis://:adapt123@127.0.0.1:18000/0", False, ["novawf.W002"]),
         ("redis://:Zk3nQ9@streams.example:6379/0", False, ["novawf.W003"]),
+        ("redis://:Zk3nQ9@streams.example:6379/0", True, ["novawf.E005"]),
         ("rediss://:Zk3nQ9@streams.example:6379/0", True, []),
         ("unix:///run/stream.sock", True, []),
         ("memcached://streams.example", False, ["novawf.E003"]),

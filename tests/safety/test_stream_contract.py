@@ -108,6 +108,11 @@ class StreamServerContract:
         client.call("SET", "nova:epoch", "abc")
         assert client.call("GET", "nova:epoch") == b"abc"
 
+    def test_a_counter_rises_is_looked_at_and_ends_by_itself(self, client: StreamClient) -> None:
+        counted = [client.execute([("INCRBY", "n", by), ("EXPIRE", "n", 60)]) for by in (1, 2, 0)]
+        assert counted == [[1, 1], [3, 1], [3, 1]]
+        assert 0 < client.call("TTL", "n") <= 60
+
     def test_a_pipeline_answers_in_order(self, client: StreamClient) -> None:
         commands = [["SET", f"k{number}", str(number)] for number in range(300)]
         commands += [["GET", f"k{number}"] for number in range(300)]

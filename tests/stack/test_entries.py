@@ -165,7 +165,7 @@ class TestRest:
         assert status == 201, task
         assert headers["Location"].endswith(task["task_id"])
         again, replayed, headers = outside.rest("POST", "tasks", body, headers=key)
-        assert (again, headers["Idempotency-Replayed"], replayed["task_id"]) == (200, "true", task["task_id"])
+        assert (again, headers["Idempotency-Replayed"], replayed["task_id"]) == (201, "true", task["task_id"])
         other, problem, _ = outside.rest("POST", "tasks", {**body, "title": "Another"}, headers=key)
         assert (other, problem["code"]) == (422, "idempotency_key_reused")
 

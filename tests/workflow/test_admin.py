@@ -28,7 +28,19 @@ from safety.models import (
 from tests import factories
 from workflow import halts
 from workflow.admin import verbs
-from workflow.models import Lease, Nova, NovaState, Objective, Personality, StreamCursor, Task
+from workflow.models import (
+    CommandTemplate,
+    HttpEndpoint,
+    Lease,
+    ModelPrice,
+    Nova,
+    NovaState,
+    NovaUsage,
+    Objective,
+    Personality,
+    StreamCursor,
+    Task,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -96,6 +108,12 @@ def everything(now: datetime) -> dict[str, Any]:
             memory={"enforced": {"is_safe": False, "mechanism": text, "reason": text}},
         ),
         "workflow.halt": halts.order("pause", "nova", "torch", reason=text, now=now, drill=True),
+        "workflow.commandtemplate": CommandTemplate.objects.create(slug="say", program="/bin/echo", description=text),
+        "workflow.httpendpoint": HttpEndpoint.objects.create(slug="desk", url="https://desk.example/", description=text),
+        "workflow.modelprice": ModelPrice.objects.create(
+            account=ProviderAccount.objects.create(slug="priced"), model=text, input_price=1.0, output_price=2.0
+        ),
+        "workflow.novausage": NovaUsage.objects.create(nova=nova, day=now.date(), requests=3),
         "auth.user": User.objects.create_user("ada", password="x"),
         "auth.group": Group.objects.create(name="Operators"),
     }
@@ -143,6 +161,8 @@ class TestPages:
                 "nova_id__exact=x",
             ],
             "safety.provideraccount": ["use=yes", "kind__exact=openai", "breaker__exact=open"],
+            "workflow.novausage": ["nova_id__exact=torch", "nova_id__exact="],
+            "workflow.modelprice": ["use=yes", "account__slug__exact=priced"],
             "workflow.execution": ["status__exact=running", "nova__nova_id__exact=torch"],
         }
         for label, queries in filters.items():
@@ -187,6 +207,7 @@ class TestPages:
 
 
 WINDOWS = {
+    "workflow.novausage",
     "workflow.execution",
     "workflow.halt",
     "workflow.inboxmessage",
@@ -194,7 +215,6 @@ WINDOWS = {
     "workflow.lease",
     "safety.safetyincident",
     "safety.auditentry",
-    "safety.apikey",
     "safety.hookevent",
     "safety.hooksession",
     "safety.candidateverdict",

@@ -37,14 +37,25 @@ def test_an_agent_may_act_for_its_nova_and_nothing_else():
         ("GET", "novas", None),
         ("GET", "novas/torch", None),
         ("POST", "novas/torch/resume", '{"reason": "let me"}'),
-        ("GET", "tasks", None),
-        ("POST", "tasks", '{"title": "mine"}'),
     ],
 )
 def test_an_operators_doors_are_closed_to_an_agent(method: str, path: str, body: str | None, now: datetime) -> None:
     factories.make_nova("torch")
     response = ask(method, path, create_key("torch", now=now)[0], body)
     assert (response.status_code, response.json()["code"]) == (403, "permission_denied")
+
+
+def test_an_agent_asks_for_work_and_sees_its_own_novas(now: datetime) -> None:
+    factories.make_nova("torch")
+    factories.make_nova("echo")
+    factories.make_task("Another's", assignee="echo")
+    key = create_key("torch", now=now)[0]
+    made = ask("POST", "tasks", key, '{"title": "Mine", "assignee": "torch"}')
+    assert made.status_code == 201
+    assert [task["title"] for task in ask("GET", "tasks", key).json()["results"]] == ["Mine"]
+    factories.make_safety_state("torch", is_safe=False, mechanism="frosty_cooldown", reason="Cooling down.")
+    refused = ask("POST", "tasks", key, '{"title": "More", "assignee": "torch"}')
+    assert (refused.status_code, refused.json()["code"]) == (423, "nova_stopped")
 
 
 def test_a_key_that_is_no_good_is_refused_and_says_why(now: datetime) -> None:

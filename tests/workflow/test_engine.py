@@ -193,6 +193,19 @@ def test_a_failed_execution_is_tried_again_after_a_backoff_and_blocked_when_out_
     assert not TaskStatistics.objects.exists()
 
 
+def test_an_attempt_that_was_put_off_is_given_back(driver):
+    make_nova()
+    task = make_task(max_attempts=1, **ECHO)
+    driver.begin()
+    later = driver.now + timedelta(minutes=10)
+    driver.end(status="failed", error="The provider has enough for now.", not_before=later)
+    driver.step()
+    task = reload(task)
+    assert (task.status, task.attempts, task.max_attempts, task.not_before) == ("pending", 1, 2, later)
+    driver.now = later
+    driver.begin()
+
+
 def test_a_failure_that_no_retry_can_help_is_blocked_at_once(driver):
     make_nova()
     task = make_task(**ECHO)

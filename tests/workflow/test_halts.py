@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from django.test import Client
 
 from safety import api_keys
 from safety.models import ApiKey, AuditEntry, HookSession, SafetyState
@@ -11,6 +12,8 @@ from tests import factories
 from tests.workflow.driving import Driver, silence_momentum
 from workflow import halts, services
 from workflow.configuration import ReasonMissing
+from workflow.execution import ledger
+from workflow.execution.registry import Kept
 from workflow.models import Execution, Halt, HaltConfirmation, NovaState, Task
 from workflow.services import NovaNotFound
 
@@ -88,9 +91,10 @@ class TestConfirmation:
         assert Execution.objects.get().status == "cancelled"
         assert statuses(halt) == {"torch": "requested"}
         assert "1 execution not let go" in halt.confirmations.get().detail
-        from workflow.execution import ledger
-
-        ledger.let_go([execution.id])
+        host = ledger.Claimed(execution.pk, task.pk, "torch", "builtin", "", 1, 60.0, execution.fence, 1)
+        ledger.let_go([ledger.Held(host, 40, Kept("half of it", {"pages": 2}))])
+        execution.refresh_from_db()
+        assert (execution.status, execution.results, execution.metrics) == ("cancelled", "half of it", {"pages": 2})
         halts.settle(now=now + SECOND)
         assert statuses(halt) == {"torch": "confirmed"}
 
@@ -358,3 +362,17 @@ def test_confirmations_are_of_this_order_only(now: datetime) -> None:
     session("torch", now)
     second = halt_of("torch", now + SECOND)
     assert HaltConfirmation.objects.filter(halt=second).get().status == "requested"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_nova_that_is_resumed_at_the_api_lifts_its_order(now: datetime, settings: Any) -> None:
+    """Outside of a test's transaction: what lifts the order is journalled, and so needs one of its own."""
+    settings.OPERATOR_KEY = "an-operator-key-for-tests"
+    factories.make_nova()
+    halt = halt_of("torch", now)
+    client = Client(headers={"Authorization": f"Bearer {settings.OPERATOR_KEY}"}, raise_request_exception=False)
+    answer = client.post("/api/v1/novas/torch/resume", '{"reason": "seen to"}', content_type="application/json")
+    assert answer.status_code == 200
+    halt.refresh_from_db()
+    assert halt.lifted_at is not None
+    assert modes() == {"torch": "running"}

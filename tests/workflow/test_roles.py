@@ -32,6 +32,10 @@ CONTROLS: list[tuple[str, str, dict[str, Any] | None, str, set[str]]] = [
     ("get", "executions", None, "running", EVERYBODY),
     ("get", "journal", None, "running", AUDITORS),
     ("post", "tasks", {"title": "x"}, "running", OPERATORS),
+    ("post", "tasks/bulk", {"tasks": [{"title": "x"}]}, "running", OPERATORS),
+    ("get", "approvals", None, "running", EVERYBODY),
+    ("get", "novas/torch/messages", None, "running", EVERYBODY),
+    ("post", "novas/torch/messages", {"message": "x"}, "running", OPERATORS),
     ("post", "novas/torch/wake", {"reason": "x"}, "running", OPERATORS),
     ("post", "novas/torch/pause", {"reason": "x"}, "running", OPERATORS),
     ("post", "novas/torch/drain", {"reason": "x"}, "running", OPERATORS),
@@ -64,7 +68,16 @@ CONTROLS: list[tuple[str, str, dict[str, Any] | None, str, set[str]]] = [
     ("post", "novas/torch/violations", {"type": "tool_burst"}, "running", OPERATORS),
 ]
 # what a Nova's key opens for its own Nova
-ITS_OWN = {"incidents": 200, "incidents/17": 200, "novas/torch/violations": 201}
+ITS_OWN = {
+    "incidents": 200,
+    "incidents/17": 200,
+    "get tasks": 200,
+    "post tasks": 201,
+    "novas/torch/violations": 201,
+    "approvals": 200,
+    "novas/torch/messages": 200,
+    "post novas/torch/messages": 201,
+}
 
 
 @pytest.fixture
@@ -132,7 +145,8 @@ def test_lifting_a_halt_of_the_fleet_needs_an_officer(role: str, now: datetime) 
 def test_a_novas_key_opens_no_control_but_its_own(method: str, address: str, body: Any, now: datetime) -> None:
     key, _ = api_keys.create_key("torch", now=now)
     client = Client(headers={"Authorization": f"Bearer {key}"})
-    assert send(client, method, address, body).status_code == ITS_OWN.get(address, 403)
+    answer = ITS_OWN.get(f"{method} {address}", ITS_OWN.get(address, 403))
+    assert send(client, method, address, body).status_code == answer
 
 
 @pytest.mark.usefixtures("_torch")

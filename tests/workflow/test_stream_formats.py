@@ -18,14 +18,14 @@ from safety.models import Installation
 from safety.stream_client import StreamClient
 from safety.verdicts import store_verdicts
 from tests import factories
-from workflow import services
+from workflow import agent_work, messages, services
 from workflow.core.completion import LEVELS
 from workflow.core.inbound import AlertRequest, Rejection, SignalRequest, WorkRequest, parse_entry
 from workflow.core.protocol import STREAM_PATTERNS, stream_kind
 from workflow.core.state import WorkflowPhase, WorkflowState
 from workflow.core.work import Priority, WorkType
 from workflow.engine import WorkflowEngine
-from workflow.models import Execution, InboxMessage, NovaState
+from workflow.models import Execution, InboxMessage, Nova, NovaState
 from workflow.streams.intake import Intake
 from workflow.streams.reader import Reader
 from workflow.streams.relay import Relay
@@ -151,6 +151,25 @@ def test_what_people_do_to_tasks_is_told_in_valid_entries(wire):
     check(entries)
     assert {entry["status"] for entry in entries["task_todo"]} == {"pending", "blocked"}
     assert [entry["outcome"] for entry in entries["task_completed"]] == ["cancelled"]
+
+
+def test_messages_and_the_work_of_agents_are_told_in_valid_entries(wire):
+    Nova.objects.filter(nova_id="torch").update(default_executor="agent")
+    messages.post_message("echo", "torch", {"message": "Hello.", "priority": "low", "task_id": "x"}, now=wire.now)
+    for _ in range(3):
+        factories.make_task(assignee="torch", executor="agent", now=wire.now)
+    acts = [
+        lambda task: agent_work.release_task("torch", task.task_id, task.fence, reason="no", now=wire.now),
+        lambda task: agent_work.fail_task("torch", task.task_id, task.fence, error="no", now=wire.now),
+        lambda task: agent_work.complete_task("torch", task.task_id, task.fence, results="Done.", evidence=["x"], now=wire.now),
+    ]
+    for act in acts:
+        act(agent_work.claim_tasks("torch", limit=1, now=wire.now)[0])
+    wire.run()
+    entries = wire.entries()
+    check(entries)
+    assert len(entries["coordination"]) == 1
+    assert len(entries["task_completed"]) >= 1
 
 
 def test_operators_verbs_are_told_in_valid_status_entries(wire):

@@ -1,3 +1,15 @@
-from workflow.admin import agents, configured, incidents, novas, observed, providers, records, stops, tasks
+from workflow.admin import agents, configured, executors, incidents, keys, novas, observed, providers, records, stops, tasks
 
-__all__ = ["agents", "configured", "incidents", "novas", "observed", "providers", "records", "stops", "tasks"]
+__all__ = [
+    "agents",
+    "configured",
+    "executors",
+    "incidents",
+    "keys",
+    "novas",
+    "observed",
+    "providers",
+    "records",
+    "stops",
+    "tasks",
+]

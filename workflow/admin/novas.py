@@ -23,12 +23,13 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminS
 from safety.admin import table
 from safety.limits import limits_in_force
 from safety.observe import ENFORCED, observation_of
-from workflow import halts, services
+from workflow import budgets, halts, services
 from workflow.admin.observed import words_of
 from workflow.admin.verbs import AdminVerb, Done, VerbAdmin
 from workflow.configuration import check_executors, save_configured
 from workflow.derived_status import derived_status, load_fleet, load_verdicts
 from workflow.execution.registry import EXTERNAL
+from workflow.model_tools import TOOLS
 from workflow.models import Halt, Nova, NovaState
 from workflow.services import VerbResult
 
@@ -71,6 +72,12 @@ class NovaForm(forms.ModelForm):  # type: ignore[type-arg]
         required=False,
         help_text="What an entry on a stream may choose for this Nova.",
     )
+    approval_tools = forms.MultipleChoiceField(
+        choices=[(name, name) for name in TOOLS],
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        required=False,
+        help_text="Tools of the model that a person must approve each time.",
+    )
     reason = forms.CharField(
         required=False, max_length=2000, help_text="Kept in the journal with the change.", widget=UnfoldAdminTextInputWidget
     )
@@ -78,8 +85,9 @@ class NovaForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = Nova
         fields = [
-            "nova_id", "name", "personality", "policy", "candidate_policy", "team", "default_executor", "allowed_executors",
-            "stream_executors", "execution_timeout", "tasks_per_phase", "personal_phase_after", "personal_phase_minutes",
+"nova_id", "name", "personality", "policy", "candidate_policy", "team", "default_executor", "allowed_executors",
+            "stream_executors", "model", "budget_requests", "budget_tokens", "budget_cost", "approval_tools",
+            "execution_timeout", "tasks_per_phase", "personal_phase_after", "personal_phase_minutes",
         ]  # fmt: skip
 
     def clean(self) -> dict[str, Any]:
@@ -202,7 +210,9 @@ class NovaAdmin(VerbAdmin):
         ]}),
         ("Who it is", {"fields": [("nova_id", "name"), ("personality", "policy"), "team"]}),
         ("What it may run", {"fields": ["default_executor", ("allowed_executors", "stream_executors"), "execution_timeout",
-                                       "provider_account"]}),
+                                       ("provider_account", "model")]}),
+        ("What its model may use", {"fields": [("budget_requests", "budget_tokens", "budget_cost"), "show_usage",
+                                               "approval_tools"]}),
         ("Phases", {"fields": ["tasks_per_phase", "personal_phase_after", "personal_phase_minutes"]}),
         ("Observe", {"fields": ["candidate_policy", ("show_observed", "show_blocks"), "show_last_block", "show_enforced"]}),
         ("Why", {"fields": ["reason"]}),
@@ -212,6 +222,7 @@ class NovaAdmin(VerbAdmin):
     readonly_fields = [
         "show_status", "show_reason", "show_state", "show_phase", "show_due", "show_in_flight", "show_cycles",
         "show_compliance", "show_last_error", "show_observed", "show_blocks", "show_last_block", "show_enforced", "show_limits",
+        "show_usage",
     ]  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Nova]:
@@ -332,6 +343,11 @@ class NovaAdmin(VerbAdmin):
     @display(description="the enforced policy said")
     def show_enforced(self, nova: Any) -> str:
         return words_of(nova.observation.memory.get(ENFORCED) if nova.observation else None)
+
+    @display(description="used today (UTC)")
+    def show_usage(self, nova: Nova) -> str:
+        used = budgets.used_today(nova.pk, now=timezone.now())  # noqa: TID251 - a door
+        return f"{used.requests:,} calls, {used.tokens:,} tokens, {used.cost:,.4f} in money"
 
     @display(description="limits")
     def show_limits(self, nova: Nova) -> SafeString:

@@ -16,11 +16,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from safety.bulk import json_text
+from safety.encryption import SecretUnreadable, encrypt
 from safety.models import ProviderAccount, SafetyPolicy
 from workflow import breakers, configuration
 from workflow.api.pages import Pages
 from workflow.api.serializers import Accepted, ReasonAccepted, Shown
 from workflow.api.views import Door, NovaDetail, NovaList, show_one_nova
+from workflow.model_tools import TOOLS
 from workflow.models import Nova, Objective, Personality
 
 
@@ -69,11 +71,13 @@ class ProviderWritten(_Written, Shown):
     """Where calls to models go. Where the key is kept comes in here, and out nowhere."""
 
     has_key = serializers.SerializerMethodField()
+    key = serializers.CharField(max_length=4096, required=False, write_only=True)
 
     class Meta:
         model = ProviderAccount
         fields = [
-            "slug", "kind", "base_url", "key_source", "key_location", "has_key", "requests_per_minute", "requests_per_hour",
+            "slug", "kind", "base_url", "streaming", "key_source", "key_location", "key", "has_key", "requests_per_minute",
+            "requests_per_hour",
             "requests_per_day", "concurrent_requests", "burst_requests", "burst_window", "breaker_failures", "breaker_rest",
             "breaker_rest_limit", "breaker", "breaker_since", "breaker_open_until", "breaker_reason", "updated_at",
             "archived_at", "reason",
@@ -82,7 +86,10 @@ class ProviderWritten(_Written, Shown):
             "breaker", "breaker_since", "breaker_open_until", "breaker_reason", "updated_at", "archived_at",
         ]  # fmt: skip
         extra_kwargs = {
-            "key_source": {"write_only": True, "error_messages": {"invalid_choice": "Known are none, environment and file."}},
+            "key_source": {
+                "write_only": True,
+                "error_messages": {"invalid_choice": "Known are none, environment, file and encrypted."},
+            },
             "key_location": {"write_only": True},
         }
 
@@ -90,9 +97,25 @@ class ProviderWritten(_Written, Shown):
         return account.key_source != ProviderAccount.KeySource.NONE
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if attrs.get("key_source") == ProviderAccount.KeySource.NONE:
+        if key := attrs.pop("key", ""):
+            attrs |= {"key_source": ProviderAccount.KeySource.ENCRYPTED, "encrypted_key": encrypted("key", key)}
+        source = attrs.get("key_source")
+        if source in (ProviderAccount.KeySource.NONE, ProviderAccount.KeySource.ENCRYPTED):
             attrs.setdefault("key_location", "")  # what was there is forgotten
+        if source not in (None, ProviderAccount.KeySource.ENCRYPTED):
+            attrs["encrypted_key"] = ""
         return attrs
+
+
+def encrypted(field: str, secret: str) -> str:
+    """Give a secret as its row keeps it.
+
+    :raises ValidationError: it can't be kept here.
+    """
+    try:
+        return encrypt(secret)
+    except SecretUnreadable as error:
+        raise serializers.ValidationError({field: [str(error)]}, "unavailable") from None
 
 
 class NovaWritten(_Written, Shown):
@@ -100,10 +123,16 @@ class NovaWritten(_Written, Shown):
         model = Nova
         fields = [
             "nova_id", "name", "personality", "policy", "candidate_policy", "provider_account", "team", "default_executor",
-            "allowed_executors", "stream_executors", "tasks_per_phase", "personal_phase_after", "personal_phase_minutes",
+            "allowed_executors", "stream_executors", "model", "budget_requests", "budget_tokens", "budget_cost",
+            "approval_tools", "tasks_per_phase", "personal_phase_after", "personal_phase_minutes",
             "execution_timeout", "reason",
         ]  # fmt: skip
         extra_kwargs = {"personality": {"required": False}, "policy": {"required": False}, "name": {"required": False}}
+
+    def validate_approval_tools(self, value: Any) -> Any:
+        if not isinstance(value, list) or not all(name in TOOLS for name in value):
+            raise serializers.ValidationError(f"Give a list of tools: {', '.join(TOOLS)}.", "unknown_tool")
+        return value
 
 
 class Kind:
@@ -207,7 +236,10 @@ class ConfiguredVerb(Door):
     def post(self, request: Request, pk: str, verb: str) -> Response:
         reason = self.accept(ReasonAccepted).validated_data["reason"]
         act = configuration.archive if verb == "archive" else configuration.restore
-        act(self.kind.get(pk), reason=reason, now=self.now)
+        with transaction.atomic():
+            row = self.kind.get(pk, lock=True)
+            demand_match(self.kind, row, request)
+            act(row, reason=reason, now=self.now)
         row = self.kind.get(pk)
         return Response(self.kind.show(row), headers={"ETag": self.kind.etag(row)})
 
@@ -239,6 +271,16 @@ def create(door: Door, kind: Kind, request: Request) -> Any:
     return row
 
 
+def demand_match(kind: Kind, row: Any, request: Request) -> None:
+    """Refuse to change a row that is not as the caller has seen it.
+
+    :raises PreconditionFailed: its ETag is none of those that If-Match names.
+    """
+    wanted = request.headers.get("If-Match")
+    if wanted and wanted != "*" and kind.etag(row) not in [tag.strip() for tag in wanted.split(",")]:
+        raise PreconditionFailed
+
+
 def change(door: Door, kind: Kind, request: Request, pk: str) -> Any:
     """Change the fields that the body names, if the row is what If-Match says.
 
@@ -246,9 +288,7 @@ def change(door: Door, kind: Kind, request: Request, pk: str) -> Any:
     """
     with transaction.atomic():
         row = kind.get(pk, lock=True)
-        wanted = request.headers.get("If-Match")
-        if wanted and wanted != "*" and kind.etag(row) not in [tag.strip() for tag in wanted.split(",")]:
-            raise PreconditionFailed
+        demand_match(kind, row, request)
         body = kind.written(row, data=request.data, partial=True)
         body.is_valid(raise_exception=True)
         given = dict(body.validated_data)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.db import transaction
 from rest_framework import serializers
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
@@ -10,7 +11,7 @@ from rest_framework.response import Response
 from workflow import halts, services
 from workflow.api.authentication import ACT_AS_NOVA, NovaAgent
 from workflow.api.pages import Pages
-from workflow.api.serializers import AnyCase, ReasonAccepted, Shown
+from workflow.api.serializers import Accepted, AnyCase, ReasonAccepted, Shown
 from workflow.api.views import Door, show_one_nova
 from workflow.models import Halt, HaltConfirmation, NovaState
 
@@ -77,6 +78,8 @@ class HaltList(Door):
 
 
 class HaltDetail(Door):
+    """One order, and how far each Nova has come."""
+
     permissions_needed = {"GET": "workflow.view_halt"}
 
     def get(self, request: Request, halt_id: str) -> Response:
@@ -107,8 +110,9 @@ class NovaVerb(Door):
             halts.order(verb, Halt.Scope.NOVA, nova_id, reason=reason, now=self.now)
         elif verb == "resume":
             demand_right(request, NovaState.objects.filter(nova=nova_id).values_list("mode", flat=True))
-            services.resume_nova(nova_id, reason=reason, now=self.now)
-            halts.lift_empty([nova_id], reason=reason, now=self.now)
+            with transaction.atomic():
+                services.resume_nova(nova_id, reason=reason, now=self.now)
+                halts.lift_empty([nova_id], reason=reason, now=self.now)
         elif verb == "lift-safety":
             halts.lift_safety(nova_id, reason=reason, now=self.now)
         else:
@@ -118,14 +122,20 @@ class NovaVerb(Door):
 
 
 class NovaStop(NovaVerb):
+    """POST with a reason: stop a Nova. Answers the Nova as it stands then."""
+
     permissions_needed = {"POST": "workflow.order_stop"}
 
 
 class NovaResume(NovaVerb):
+    """POST with a reason: let a Nova go on."""
+
     permissions_needed = {"POST": "workflow.lift_pause"}
 
 
 class NovaLiftSafety(NovaVerb):
+    """POST with a reason: end what safety mechanisms imposed for a time."""
+
     permissions_needed = {"POST": "workflow.lift_halt"}
 
 
@@ -137,6 +147,7 @@ class HaltAcknowledged(Door):
     def post(self, request: Request, nova_id: str) -> Response:
         if isinstance(request.user, NovaAgent) and request.user.nova_id != nova_id:
             raise PermissionDenied
+        self.accept(Accepted)
         halts.note_acknowledged(nova_id, now=self.now)
         order = halts.standing_order(nova_id)
         return Response({"nova_id": nova_id, "halt_id": order.halt_id if order else None})

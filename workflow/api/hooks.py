@@ -4,11 +4,12 @@ from typing import Any
 
 import orjson
 import structlog
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 
 from workflow import hooks
+from workflow.api.problem import method_not_allowed
 
 _log = structlog.get_logger(__name__)
 
@@ -17,7 +18,7 @@ _log = structlog.get_logger(__name__)
 def claude_code(request: HttpRequest) -> HttpResponse:
     """Answer one hook call."""
     if request.method != "POST":
-        return HttpResponseNotAllowed(["POST"])
+        return method_not_allowed(request, "POST")
     now = timezone.now()  # noqa: TID251 - a door
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     key = key.strip() if scheme.lower() == "bearer" else ""

@@ -74,7 +74,7 @@ class IncidentDoor(Door):
     permissions_needed = {"GET": "safety.view_safetyincident"}
 
     def check_permissions(self, request: Request) -> None:
-        if isinstance(request.user, NovaAgent) and request.method == "GET":
+        if isinstance(request.user, NovaAgent) and request.method in ("GET", "HEAD"):
             return
         super().check_permissions(request)
 
@@ -106,6 +106,8 @@ class IncidentList(IncidentDoor):
 
 
 class IncidentDetail(IncidentDoor):
+    """One incident, with its evidence and its story."""
+
     def get(self, request: Request, incident_id: str) -> Response:
         incident = self.visible(request).filter(pk=int(incident_id)).first()
         if incident is None:

@@ -16,13 +16,19 @@ from django.views import defaults
 from rest_framework import exceptions, status
 from rest_framework.response import Response
 
+from safety.answers import KeyReused, StillInFlight
 from safety.api_guardian import ApiLimitExceeded
+from safety.api_keys import CredentialError, KeyNotFound, KeyNotGood, KeyUnsound
 from safety.incident_services import IllegalIncidentMove, IncidentError, IncidentNotFound, WordsMissing
+from workflow.agent_work import ClaimRefused, TaskLeaseLost
+from workflow.approvals import ApprovalNotFound, ApprovalRequired, ArgumentsMismatch, IllegalApprovalMove
 from workflow.breakers import AccountNotFound, CountersAway
 from workflow.configuration import ReasonMissing, StillInUse
 from workflow.core.protocol import ProtocolViolation
 from workflow.errors import WorkflowError
 from workflow.halts import HaltNotFound, NovaStopped
+from workflow.key_services import BeyondYourRights
+from workflow.messages import MessageRefused, RecipientNotFound
 from workflow.models import Nova, Task
 from workflow.services import IllegalModeChange, NovaNotFound
 from workflow.task_services import IdempotencyKeyReused, RequestRefused
@@ -37,21 +43,46 @@ STATUSES: Mapping[type[Exception], tuple[int, str]] = {
     IncidentNotFound: (404, "incident_not_found"),
     AccountNotFound: (404, "provider_account_not_found"),
     TaskNotFound: (404, "task_not_found"),
+    KeyNotFound: (404, "key_not_found"),
+    RecipientNotFound: (404, "nova_not_found"),
+    ApprovalNotFound: (404, "approval_not_found"),
     Nova.DoesNotExist: (404, "nova_not_found"),
     Task.DoesNotExist: (404, "task_not_found"),
     ReasonMissing: (400, "reason_missing"),
     WordsMissing: (400, "reason_missing"),
     IllegalModeChange: (409, "illegal_mode_change"),
     IllegalTaskMove: (409, "illegal_task_move"),
+    TaskLeaseLost: (409, "lease_lost"),
+    ClaimRefused: (409, "executor_not_allowed"),
+    ApprovalRequired: (409, "approval_required"),
+    ArgumentsMismatch: (409, "arguments_mismatch"),
+    IllegalApprovalMove: (409, "illegal_approval_move"),
+    MessageRefused: (400, "message_refused"),
     IllegalIncidentMove: (409, "illegal_incident_move"),
     StillInUse: (409, "still_in_use"),
+    BeyondYourRights: (403, "beyond_your_rights"),
+    KeyNotGood: (409, "key_not_good"),
+    StillInFlight: (409, "idempotency_key_in_flight"),
     IdempotencyKeyReused: (422, "idempotency_key_reused"),
+    KeyReused: (422, "idempotency_key_reused"),
     ProtocolViolation: (400, "protocol_violation"),
     CountersAway: (503, "stream_server_away"),
     WorkflowError: (409, "refused"),
     TaskError: (409, "refused"),
     IncidentError: (409, "refused"),
+    CredentialError: (409, "refused"),
 }
+# Failures that somebody foresaw: they have an answer here. All others are 500.
+ANTICIPATED: tuple[type[Exception], ...] = (
+    Http404,
+    PermissionDenied,
+    ValidationError,
+    exceptions.APIException,
+    ApiLimitExceeded,
+    NovaStopped,
+    *STATUSES,
+)
+_WAITS = {StillInFlight: "1", CountersAway: "5"}  # seconds until it is worth asking again
 
 
 def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | None:
@@ -68,11 +99,11 @@ def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | N
         code, detail = _code(exc), _summary(exc)
         answer = exc.status_code
         if isinstance(exc, exceptions.ValidationError):
-            errors = list(_field_errors(exc.detail))
+            errors = list(field_errors(exc.detail))
         if authenticate := getattr(exc, "auth_header", None):
             headers["WWW-Authenticate"] = authenticate
         if wait := getattr(exc, "wait", None):
-            headers["Retry-After"] = str(int(wait))
+            headers["Retry-After"] = str(max(1, ceil(wait)))
     elif isinstance(exc, ApiLimitExceeded):
         answer, code, detail = 429, "api_limit_exceeded", exc.reason
         headers["Retry-After"] = str(max(1, ceil(exc.retry_after)))
@@ -83,16 +114,28 @@ def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | N
     elif isinstance(exc, RequestRefused):
         answer, code, detail = 400, "invalid", "The request was refused; nothing was changed. See errors."
         errors = [{"pointer": f"/{exc.field}", "code": exc.code, "detail": str(exc)}]
+    elif isinstance(exc, KeyUnsound):
+        answer, code, detail = 400, "invalid", "The request was refused; nothing was changed. See errors."
+        errors = [{"pointer": f"/{exc.field}", "code": "invalid", "detail": str(exc)}]
     elif isinstance(exc, ValidationError):
         answer, code, detail = 400, "invalid", "The request was refused; nothing was changed. See errors."
-        errors = list(_field_errors(exceptions.ValidationError(_django_detail(exc)).detail))
+        errors = list(field_errors(exceptions.ValidationError(_django_detail(exc)).detail))
     else:
         found = next((known for kind, known in STATUSES.items() if isinstance(exc, kind)), None)
         if found is None:
             return None
         (answer, code), detail = found, str(exc)
+        if seconds := _WAITS.get(type(exc)):
+            headers["Retry-After"] = seconds
+        if isinstance(exc, ApprovalRequired | ArgumentsMismatch):
+            more = {"approval_id": exc.approval_id}
     body = _problem(request, answer, code, detail, errors) | more
     return Response(body, status=answer, headers=headers, content_type=CONTENT_TYPE)
+
+
+def code_of(failure: WorkflowError) -> str:
+    """Name an anticipated failure in one word, as the answer to one of many in a batch has it."""
+    return next(code for kind, (_, code) in STATUSES.items() if isinstance(failure, kind))
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -125,11 +168,20 @@ def unknown_address(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResp
     return not_found(request, Http404())
 
 
+def method_not_allowed(request: HttpRequest, *allowed: str) -> HttpResponse:
+    """Answer 405 for a door that is no API view."""
+    detail = f"Method {request.method} is not offered here."
+    body = orjson.dumps(_problem(request, 405, "method_not_allowed", detail, []))
+    return HttpResponse(body, status=405, headers={"Allow": ", ".join(allowed)}, content_type=CONTENT_TYPE)
+
+
 def _outside_views(request: HttpRequest, answer: int, code: str, detail: str) -> HttpResponse | None:
     if not request.path.startswith("/api/"):
         return None
-    body = orjson.dumps(_problem(request, answer, code, detail, []))
-    return HttpResponse(body, status=answer, content_type=CONTENT_TYPE)
+    found = _problem(request, answer, code, detail, [])
+    # where a middleware failed, the one that names requests may not come to write its header
+    headers = {"X-Request-ID": found["request_id"]} if found["request_id"] else {}
+    return HttpResponse(orjson.dumps(found), status=answer, headers=headers, content_type=CONTENT_TYPE)
 
 
 def _problem(request: Any, answer: int, code: str, detail: str, errors: list[dict[str, str]]) -> dict[str, Any]:
@@ -160,16 +212,16 @@ def _summary(exc: exceptions.APIException) -> str:
     return str(exc.detail)
 
 
-def _field_errors(detail: Any, pointer: str = "") -> Iterator[dict[str, str]]:
+def field_errors(detail: Any, pointer: str = "") -> Iterator[dict[str, str]]:
     """Flatten DRF's nested errors into a list, each with a JSON pointer into the request's body."""
     if isinstance(detail, Mapping):
         for name, inner in detail.items():
-            at_root = name in ("non_field_errors", "__all__")
-            yield from _field_errors(inner, pointer if at_root else f"{pointer}/{escape_pointer(str(name))}")
+            at_root = name in ("nonfield_errors", "__all__")
+            yield from field_errors(inner, pointer if at_root else f"{pointer}/{escape_pointer(str(name))}")
     elif isinstance(detail, list):
         for index, inner in enumerate(detail):
             nested = isinstance(inner, Mapping | list)
-            yield from _field_errors(inner, f"{pointer}/{index}" if nested else pointer)
+            yield from field_errors(inner, f"{pointer}/{index}" if nested else pointer)
     else:
         yield {"pointer": pointer, "code": str(getattr(detail, "code", "invalid")), "detail": str(detail)}
 

@@ -91,6 +91,8 @@ class JournalList(Door):
 
 
 class JournalEntry(Door):
+    """One entry of the journal."""
+
     permissions_needed = {"GET": "safety.view_auditentry"}
 
     def get(self, request: Request, entry_id: str) -> Response:

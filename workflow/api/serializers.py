@@ -18,7 +18,7 @@ from workflow.core.protocol import TASK_ID_LIMIT, TITLE_LIMIT
 from workflow.core.work import Priority, WorkType
 from workflow.derived_status import derived_status
 from workflow.models import Execution, Nova, NovaState, Task
-from workflow.task_services import TaskRequest
+from workflow.task_services import TaskEdit, TaskRequest
 
 
 class Instant(serializers.DateTimeField):
@@ -140,7 +140,7 @@ class TaskShown(Shown):
     """A task in a list: without what may be long."""
 
     task_id = serializers.CharField(source="id")
-    assignee = serializers.CharField(source="assignee_id")
+    assignee = serializers.CharField(source="assignee_id", allow_null=True)
     block = serializers.SerializerMethodField()
 
     class Meta:
@@ -198,7 +198,29 @@ class Accepted(serializers.Serializer[Any]):
             raise serializers.ValidationError(
                 {name: [f"Unknown field; known are {known}."] for name in unknown}, "unknown_field"
             )
+        if isinstance(data, dict):
+            wrong = {name: problem for name, value in data.items() if (problem := _wrong_kind(self.fields[name], value))}
+            if wrong:
+                raise serializers.ValidationError({name: [problem] for name, problem in wrong.items()}, "invalid")
         return super().to_internal_value(data)
+
+
+def _wrong_kind(kind: Any, value: Any) -> str:
+    """Say why a JSON value is not of the kind that a field is for; empty if it is. REST framework itself takes "1" for 1."""
+    if value is None or kind.read_only:
+        return ""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(kind, serializers.BooleanField):
+        return "" if isinstance(value, bool) else "Give true or false."
+    if isinstance(kind, serializers.IntegerField):
+        return "" if number and value == value // 1 else "Give a whole number."
+    if isinstance(kind, serializers.FloatField):
+        return "" if number or isinstance(kind, Seconds) else "Give a number."
+    if isinstance(kind, serializers.CharField | serializers.PrimaryKeyRelatedField):
+        return "" if isinstance(value, str) else "Give a text."
+    if isinstance(kind, serializers.ListField) and isinstance(value, list):
+        return next((problem for one in value if (problem := _wrong_kind(kind.child, one))), "")
+    return ""
 
 
 class AnyCase(serializers.ChoiceField):
@@ -208,12 +230,14 @@ class AnyCase(serializers.ChoiceField):
         return super().to_internal_value(data.lower() if isinstance(data, str) else data)
 
 
-def _short(value: str) -> None:
+def short_text(value: str) -> None:
+    """Refuse a text that does not fit into a stream field."""
     if len(value.encode()) > FIELD_LIMIT:
         raise serializers.ValidationError(f"Longer than {FIELD_LIMIT} bytes.", "too_long")
 
 
-def _small(value: Any) -> None:
+def small_json(value: Any) -> None:
+    """Refuse a value that as JSON does not fit into a stream field."""
     if len(json_text(value).encode()) > FIELD_LIMIT:
         raise serializers.ValidationError(f"Longer than {FIELD_LIMIT} bytes.", "too_long")
 
@@ -237,7 +261,7 @@ class TaskAccepted(Accepted):
 
     title = serializers.CharField(max_length=TITLE_LIMIT)
     description = serializers.CharField(
-        required=False, allow_blank=True, default="", trim_whitespace=False, validators=[_short]
+        required=False, allow_blank=True, default="", trim_whitespace=False, validators=[short_text]
     )
     priority = AnyCase(choices=[p.value for p in Priority], required=False, default=Priority.MEDIUM.value)
     work_type = AnyCase(choices=[WorkType.REQUESTED.value], required=False)
@@ -252,25 +276,29 @@ class TaskAccepted(Accepted):
         default=list,
         max_length=DEPENDENCIES_LIMIT,
     )
-    metadata = serializers.DictField(required=False, default=dict, validators=[_small])
+    metadata = serializers.DictField(required=False, default=dict, validators=[small_json])
     max_attempts = serializers.IntegerField(required=False, default=DEFAULT_ATTEMPTS, min_value=1, max_value=ATTEMPTS_LIMIT)
 
     def request(self) -> TaskRequest:
         """Give what was asked for as the services take it (after is_valid)."""
-        data = self.validated_data
-        return TaskRequest(
-            title=" ".join(data["title"].split()),
-            description=data["description"],
-            priority=Priority(data["priority"]),
-            assignee=(data["assignee"] or "").lower(),
-            team=data["team"],
-            executor=data["executor"],
-            action=data["action"],
-            estimated_duration=timedelta(seconds=data["estimated_duration"]),
-            dependencies=tuple(data["dependencies"]),
-            metadata=data["metadata"],
-            max_attempts=data["max_attempts"],
-        )
+        return request_of(self.validated_data)
+
+
+def request_of(data: Mapping[str, Any]) -> TaskRequest:
+    """Give a checked body as the services take it."""
+    return TaskRequest(
+        title=" ".join(data["title"].split()),
+        description=data["description"],
+        priority=Priority(data["priority"]),
+        assignee=(data["assignee"] or "").lower(),
+        team=data["team"],
+        executor=data["executor"],
+        action=data["action"],
+        estimated_duration=timedelta(seconds=data["estimated_duration"]),
+        dependencies=tuple(data["dependencies"]),
+        metadata=data["metadata"],
+        max_attempts=data["max_attempts"],
+    )
 
 
 class ReasonAccepted(Accepted):
@@ -281,3 +309,23 @@ class ReasonAccepted(Accepted):
 
 class PriorityAccepted(ReasonAccepted):
     priority = AnyCase(choices=[p.value for p in Priority])
+
+
+class EditAccepted(ReasonAccepted):
+    title = serializers.CharField(max_length=TITLE_LIMIT, required=False)
+    description = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False, validators=[short_text])
+    priority = AnyCase(choices=[p.value for p in Priority], required=False)
+    estimated_duration = Seconds(required=False, min_value=0.0, max_value=DURATION_LIMIT.total_seconds())
+    assignee = serializers.CharField(required=False, allow_blank=True, allow_null=True, max_length=63)
+
+    def edit(self) -> TaskEdit:
+        """Give what is to be changed (after is_valid)."""
+        data = self.validated_data
+        duration, assignee = data.get("estimated_duration"), data.get("assignee")
+        return TaskEdit(
+            title=" ".join(data["title"].split()) if "title" in data else None,
+            description=data.get("description"),
+            priority=Priority(data["priority"]) if "priority" in data else None,
+            estimated_duration=None if duration is None else timedelta(seconds=duration),
+            assignee=(assignee or "").lower() if "assignee" in data else None,
+        )

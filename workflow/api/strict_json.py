@@ -7,10 +7,12 @@ here, with a pointer to the place.
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
+from django.http import HttpRequest
 from rest_framework.exceptions import APIException, ParseError, ValidationError
 from rest_framework.parsers import JSONParser
 
 BODY_LIMIT = 512 * 1024  # bytes
+MANY_LIMIT = 8 * 1024 * 1024  # where one request speaks of many tasks
 DEPTH_LIMIT = 32
 
 
@@ -22,6 +24,29 @@ class BodyTooLarge(APIException):
     default_detail = f"The body is larger than {BODY_LIMIT} bytes."
 
 
+class LengthMissing(APIException):
+    """The body comes in pieces of unknown length."""
+
+    status_code = 411
+    default_code = "length_required"
+    default_detail = "Say with Content-Length how long the body is; it was not read, and nothing was changed."
+
+
+def demand_length(request: HttpRequest, limit: int = BODY_LIMIT) -> None:
+    """Refuse a body whose length is unknown, no number, or too much, before anything reads it.
+
+    :raises LengthMissing: it comes in pieces. :raises ParseError: no number. :raises BodyTooLarge: too much.
+    """
+    length = request.META.get("CONTENT_LENGTH") or ""
+    if not length:
+        if request.META.get("HTTP_TRANSFER_ENCODING"):
+            raise LengthMissing
+    elif not length.isascii() or not length.isdigit():
+        raise ParseError("Content-Length is no number.")
+    elif int(length[:20]) > limit:
+        raise BodyTooLarge(f"The body is larger than {limit} bytes.")
+
+
 class StrictJSONParser(JSONParser):
     """JSON, one object, every value storable."""
 
@@ -30,12 +55,8 @@ class StrictJSONParser(JSONParser):
     ) -> dict[str, Any]:
         """Read the body.
 
-        :raises BodyTooLarge: by its length. :raises ParseError: it is no JSON object.
-        :raises ValidationError: a value can't be kept.
+        :raises ParseError: it is no JSON object. :raises ValidationError: a value can't be kept.
         """
-        length = parser_context["request"].META.get("CONTENT_LENGTH") if parser_context else None
-        if length and int(length) > BODY_LIMIT:
-            raise BodyTooLarge()
         try:
             data = super().parse(stream, media_type, parser_context)
         except RecursionError:

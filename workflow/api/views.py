@@ -1,6 +1,5 @@
 """The API's addresses: they translate between HTTP and the services, and decide nothing."""
 
-import re
 from contextlib import ExitStack
 from typing import Any, ClassVar
 
@@ -8,18 +7,21 @@ from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import reverse
 from django.utils import timezone
-from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.exceptions import NotFound, PermissionDenied, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from safety import audit
 from safety.observe import observation_of
-from workflow import services, task_services
-from workflow.api.authentication import MayUseView, actor_name
+from safety.request_limits import Standing, counters
+from workflow import halts, services, task_services
+from workflow.api import addresses, idempotency
+from workflow.api.authentication import MayUseView, NovaAgent, TooManyRequests, actor_name, caller_of
 from workflow.api.pages import Pages, refuse_unknown_parameters
 from workflow.api.serializers import (
     Accepted,
+    EditAccepted,
     PriorityAccepted,
     ReasonAccepted,
     TaskAccepted,
@@ -28,7 +30,7 @@ from workflow.api.serializers import (
     show_candidate,
     show_nova,
 )
-from workflow.api.strict_json import StrictJSONParser, unstorable_text
+from workflow.api.strict_json import BODY_LIMIT, StrictJSONParser, demand_length, unstorable_text
 from workflow.core.work import Priority, TaskStatus
 from workflow.derived_status import load_fleet, load_verdicts
 from workflow.models import Execution, Nova, NovaState, Task
@@ -36,32 +38,90 @@ from workflow.task_tracker import TaskNotFound
 
 _LISTS = (
     "novas", "personalities", "policies", "objectives", "provider-accounts", "tasks", "halts", "incidents", "executions",
-    "journal", "insights", "celebrations",
+    "journal", "insights", "celebrations", "approvals", "keys",
 )  # fmt: skip
-_KEY = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class ScopeMissing(PermissionDenied):
+    """The key was made for other uses."""
+
+    default_code = "scope_missing"
 
 
 class Door(APIView):
-    """What all addresses share: strict JSON, permissions by method, the caller's name for the journal."""
+    """What all addresses share: strict JSON, permissions by method, limits and scopes of keys, each POST answered once for its
+    idempotency key, the caller's name for the journal.
+    """
 
     parser_classes = [StrictJSONParser]
     permission_classes = [MayUseView]
     permissions_needed: ClassVar[dict[str, str]] = {}
+    agents_too: ClassVar[frozenset[str]] = frozenset()  # methods that a Nova's agent may use besides
     parameters: ClassVar[frozenset[str]] = frozenset()
+    body_limit: ClassVar[int] = BODY_LIMIT
+    shown_once: ClassVar[frozenset[str]] = frozenset()  # fields of an answer that no repeat gets
+    standing: Standing | None = None  # of the caller's window, once it is counted
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         with ExitStack() as self._acting:
             return super().dispatch(request, *args, **kwargs)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        self.now = timezone.now()  # noqa: TID251 - a door
+        demand_length(request, self.body_limit)
         super().initial(request, *args, **kwargs)
         self.actor = actor_name(request.user)
-        self.now = timezone.now()  # noqa: TID251 - a door
         self._acting.enter_context(audit.acting(self.actor, getattr(request, "request_id", "")))
         refuse_unknown_parameters(request, self.parameters)
         for name, values in request.query_params.lists():
             if problem := unstorable_text("".join(map(str, values))):
                 raise ValidationError({name: [problem]}, code="unstorable")
+        self._demand_scope(request)
+        handler = getattr(self, "post", None)
+        if request.method == "POST" and handler:
+            apart = addresses.is_apart(request.path)
+            setattr(self, "post", lambda *_, **__: idempotency.answer_once(self, request, handler, apart=apart))  # noqa: B010
+
+    def perform_authentication(self, request: Request) -> None:
+        """Find out who it is, and count the request against the caller's window.
+
+        :raises TooManyRequests: the window is used up.
+        """
+        user = request.user
+        if not user.is_authenticated:
+            return
+        window = addresses.window_of(request.path, agent=isinstance(user, NovaAgent))
+        self.standing = standing = counters.count(window, caller_of(user), now=self.now)
+        if standing.exceeded:
+            detail = (
+                f"More than {window.most} requests in {window.seconds} s; wait {standing.resets_in} s. Nothing was changed."
+            )
+            raise TooManyRequests(detail, standing)
+
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+        """Add how much is left of the caller's window (draft-ietf-httpapi-ratelimit-headers)."""
+        final = super().finalize_response(request, response, *args, **kwargs)
+        if (standing := self.standing) and standing.window.most:
+            window = standing.window
+            final["RateLimit-Policy"] = f'"{window.name}";q={window.most};w={window.seconds}'
+            final["RateLimit"] = f'"{window.name}";r={standing.left};t={standing.resets_in}'
+        return final
+
+    def options(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Response:
+        """Say which methods there are."""
+        return Response(status=204, headers={"Allow": ", ".join(self.allowed_methods)})
+
+    def _demand_scope(self, request: Request) -> None:
+        """Refuse a Nova's key that was not made for this address.
+
+        :raises ScopeMissing: it names what is missing.
+        """
+        if not isinstance(request.user, NovaAgent):
+            return
+        needed = addresses.scopes_for(str(request.method), request.path)
+        if needed and not needed & request.user.scopes:
+            names = " or ".join(sorted(needed))
+            raise ScopeMissing(f"This key was not made for this: it lacks the scope {names}. Nothing was changed.")
 
     def accept(self, kind: type[Accepted]) -> Any:
         """Give the checked body.
@@ -96,6 +156,8 @@ class NovaList(Door):
 
 
 class NovaDetail(Door):
+    """One Nova."""
+
     permissions_needed = {"GET": "workflow.view_nova"}
 
     def get(self, request: Request, nova_id: str) -> Response:
@@ -103,9 +165,10 @@ class NovaDetail(Door):
 
 
 class TaskList(Door):
-    """Tasks, newest first, and the door for new ones."""
+    """Tasks, newest first, and the door for new ones. An agent sees its own Nova's, and asks for work only while it may act."""
 
     permissions_needed = {"GET": "workflow.view_task", "POST": "workflow.add_task"}
+    agents_too = frozenset({"GET", "POST"})
     parameters = frozenset({"status", "assignee", "priority", "team", "search"})
     _pages: Pages[Task] = Pages("created_at", "id", descending=True)
 
@@ -118,22 +181,26 @@ class TaskList(Door):
 
     def post(self, request: Request) -> Response:
         body = self.accept(TaskAccepted)
+        if isinstance(request.user, NovaAgent):
+            halts.demand_may_act(request.user.nova_id)
         task_id, replayed = task_services.request_task(
             body.request(),
             sender=self.actor,
             now=self.now,
             cause=f"request:{getattr(request, 'request_id', '')}",
-            idempotency_key=_idempotency_key(request),
+            idempotency_key=idempotency.key_of(request),
         )
         headers = {"Location": reverse("api:task", args=[task_id])}
         if replayed:
             headers["Idempotency-Replayed"] = "true"
-        return Response(_task(task_id), status=200 if replayed else 201, headers=headers)
+        return Response(show_task(task_id), status=200 if replayed else 201, headers=headers)
 
     @staticmethod
     def _filtered(request: Request) -> QuerySet[Task]:
         tasks = Task.objects.filter(personal=False).defer("results", "metrics", "insights", "metadata")
         query = request.query_params
+        if isinstance(request.user, NovaAgent):
+            tasks = tasks.filter(assignee=request.user.nova_id)
         if "assignee" in query:  # empty: those that nobody has taken yet
             tasks = tasks.filter(assignee=query["assignee"] or None)
         if priorities := choices_of(request, "priority", [p.value for p in Priority]):
@@ -146,10 +213,22 @@ class TaskList(Door):
 
 
 class TaskDetail(Door):
-    permissions_needed = {"GET": "workflow.view_task"}
+    """One task; an agent sees its own Nova's. PATCH with a reason: change it while nobody works on it."""
+
+    permissions_needed = {"GET": "workflow.view_task", "PATCH": "workflow.change_task"}
+    agents_too = frozenset({"GET"})
 
     def get(self, request: Request, task_id: str) -> Response:
-        return Response(_task(task_id))
+        user: Any = request.user
+        if isinstance(user, NovaAgent) and not Task.objects.filter(id=task_id, assignee=user.nova_id).exists():
+            raise TaskNotFound(f"There is no task {task_id}.")
+        return Response(show_task(task_id))
+
+    def patch(self, request: Request, task_id: str) -> Response:
+        demand_visible(task_id)
+        body = self.accept(EditAccepted)
+        task_services.edit_task(task_id, body.edit(), reason=body.validated_data["reason"], now=self.now)
+        return Response(show_task(task_id))
 
 
 class TaskVerb(Door):
@@ -158,7 +237,7 @@ class TaskVerb(Door):
     permissions_needed = {"POST": "workflow.change_task"}
 
     def post(self, request: Request, task_id: str, verb: str) -> Response:
-        _visible(task_id)
+        demand_visible(task_id)
         if verb == "priority":
             data = self.accept(PriorityAccepted).validated_data
             task_services.set_priority(task_id, Priority(data["priority"]), reason=data["reason"], now=self.now)
@@ -166,7 +245,7 @@ class TaskVerb(Door):
             reason = self.accept(ReasonAccepted).validated_data["reason"]
             act = task_services.cancel_task if verb == "cancel" else task_services.unblock_task
             act(task_id, reason=reason, now=self.now)
-        return Response(_task(task_id))
+        return Response(show_task(task_id))
 
 
 class Root(Door):
@@ -197,7 +276,11 @@ def show_one_nova(door: Door, nova_id: str) -> dict[str, Any]:
     return shown | {"candidate": show_candidate(candidate, observation_of(nova_id, candidate))}
 
 
-def _task(task_id: str) -> dict[str, Any]:
+def show_task(task_id: str) -> dict[str, Any]:
+    """Show a task with everything.
+
+    :raises TaskNotFound: there is none, or it is personal.
+    """
     executions = Prefetch("executions", Execution.objects.order_by("attempt"))
     task = Task.objects.filter(id=task_id, personal=False).prefetch_related("dependencies", executions).first()
     if task is None:
@@ -205,7 +288,7 @@ def _task(task_id: str) -> dict[str, Any]:
     return dict(TaskDetailShown(task).data)
 
 
-def _visible(task_id: str) -> None:
+def demand_visible(task_id: str) -> None:
     """Treat a Nova's personal task as if it weren't there.
 
     :raises TaskNotFound: it is personal, or there is none.
@@ -224,10 +307,3 @@ def choices_of(request: Request, name: str, known: list[str]) -> list[str]:
     if unknown:
         raise ValidationError({name: [f"Unknown: {', '.join(unknown)}; known are {', '.join(known)}."]}, code="unknown_choice")
     return list(dict.fromkeys(values))
-
-
-def _idempotency_key(request: Request) -> str | None:
-    key = request.headers.get("Idempotency-Key")
-    if key is not None and not _KEY.fullmatch(key):
-        raise ValidationError({"Idempotency-Key": ["Give 1 to 128 visible ASCII characters."]}, code="invalid_key")
-    return key

@@ -60,6 +60,8 @@ class CycleInputs:
     objectives: Sequence[ObjectiveFacts] = ()
     similar: Mapping[str, SimilarTasks] = field(default_factory=dict)  # by similarity key of `held`
     recent_insights: Sequence[str] = ()  # newest first, for reflecting cycles
+    completed_by_agent: int = 0  # tasks that its agent has completed since the last cycle; they are celebrated already
+    agent_level: str = ""  # the celebration level of the newest of them
 
 
 @dataclass(slots=True)
@@ -88,7 +90,7 @@ class Cycle:
     """One step in the making."""
 
     __slots__ = (
-        "cause", "checked", "completed", "config", "created", "draining", "due_at", "effects", "held", "inputs",
+        "cause", "checked", "completed", "config", "created", "draining", "due_at", "dwelt", "effects", "held", "inputs",
         "look_again", "looked", "now", "path", "picked", "planned", "ready", "recovered", "refused", "said", "soon",
         "started", "state", "table", "tended",
     )  # fmt: skip
@@ -114,7 +116,7 @@ class Cycle:
         self.ready: list[TaskFacts] | None = None  # pending tasks this Nova may run, in order; see machine
         self.refused: set[str] = set()  # pending tasks assigned to it that it may not run, and that were blocked
         self.created = 0  # tasks that signals asked for
-        self.tended = self.checked = self.looked = self.planned = self.recovered = False
+        self.tended = self.checked = self.looked = self.planned = self.recovered = self.dwelt = False
         self._begin()
 
     def _begin(self) -> None:

@@ -47,6 +47,7 @@ class CompleteTask:
     task_id: str
     results: str
     metrics: Mapping[str, Any]
+    note: str = ""  # what was unusual about it: that it came late
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class RetryTask:
     task_id: str
     not_before: datetime
     reason: str
+    uncounted: bool = False  # the attempt was put off before it began: the task gets another one
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from workflow.core.finishing import wants_insights as wants_insights
 from workflow.core.phases import change_phase, is_full, is_personal, personal_is_over
 from workflow.core.reflection import remember_failure
 from workflow.core.state import RESUMED_AT, TRANSITIONS, CompletionStage, Table, WorkflowState, WorkflowStateData, transition
-from workflow.core.tending import OPERATOR, has_news, highest_level, tend
+from workflow.core.tending import OPERATOR, count_completed, has_news, highest_level, tend
 from workflow.core.wake_signals import WakeSignalProcessor
 from workflow.core.work import AGENT, TaskFacts
 from workflow.core.work import MomentumBudget as MomentumBudget
@@ -76,6 +76,8 @@ class WorkflowStateMachine:
         """
         cycle = Cycle(state, inputs, now, self.table)
         _take_verdict(cycle, inputs.safety)
+        if inputs.completed_by_agent:
+            count_completed(cycle, inputs.completed_by_agent, inputs.agent_level)
         for _ in range(MOVES_LIMIT):
             target = _HANDLERS[cycle.state.current_state](cycle)
             if target is None:
@@ -185,6 +187,8 @@ def _discover(cycle: Cycle) -> WorkflowState | None:
     if dwelling and (cycle.busy or cycle.real_work_ready()):
         end_routine(state)
         dwelling = False
+    if cycle.completed and not cycle.dwelt and not dwelling:
+        return _COMPLETION_ROUTINE
     if not dwelling and is_full(cycle):
         return _PHASE_TRANSITION
     _refuse(cycle)
@@ -240,7 +244,7 @@ def _execute(cycle: Cycle) -> WorkflowState | None:
     for task in cycle.picked:
         _start(cycle, task)
     cycle.picked = []
-    if not cycle.tended and has_news(cycle):
+    if not cycle.tended and (cycle.completed or has_news(cycle)):
         return _PROGRESS_UPDATE
     if not cycle.busy:
         return _onward(cycle)
@@ -283,6 +287,7 @@ def _update_progress(cycle: Cycle) -> WorkflowState | None:
 def _complete(cycle: Cycle) -> WorkflowState | None:
     """Dwell on what was completed, stage by stage, but never while other work is ready or in hand."""
     state, style = cycle.state, cycle.config.celebration_style
+    cycle.dwelt = True
     if cycle.draining or cycle.busy or cycle.real_work_ready():
         end_routine(state)
     elif state.completion_stage != _NO_STAGE:

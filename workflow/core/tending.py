@@ -3,18 +3,21 @@
 Called in PROGRESS_UPDATE, and in SAFETY_PAUSE too: an end is always accepted, since refusing it would only lose what was done.
 """
 
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
 from zlib import crc32
 
 from workflow.core.completion import LEVELS, CompletionRoutineManager, completion_facts
 from workflow.core.cycle import Cycle, spoken_title
-from workflow.core.effects import BlockTask, Celebrate, CompleteTask, RecordInsight, RetryTask, UpdateProgress
+from workflow.core.effects import BlockTask, Celebrate, CompleteTask, Effect, RecordInsight, RetryTask, UpdateProgress
 from workflow.core.personality import phrase
 from workflow.core.reflection import remember_completed, remember_failure
-from workflow.core.work import ExecutionFacts, TaskFacts, similarity_key
+from workflow.core.work import ExecutionFacts, SimilarTasks, TaskFacts, similarity_key
 
 RETRY_BASE = timedelta(seconds=2)
 RETRY_LIMIT = timedelta(minutes=10)
+PUT_OFF_LIMIT = 50  # attempts, those put off included, after which nobody waits any longer
 OPERATOR = "operator"
 
 _RUNNING = frozenset(("dispatched", "running"))
@@ -76,7 +79,7 @@ def _end(cycle: Cycle, task: TaskFacts, execution: ExecutionFacts) -> None:
         _complete(cycle, task, execution)
     elif not execution.retryable:
         _block(cycle, task, execution, OPERATOR, f"correct what the error names, then unblock or cancel {task.id}")
-    elif attempts < task.max_attempts:
+    elif attempts < task.max_attempts or (execution.not_before and task.max_attempts < PUT_OFF_LIMIT):
         _retry(cycle, task, execution, attempts)
     else:
         _block(cycle, task, execution, OPERATOR, f"remove the cause of the last error, then unblock or cancel {task.id}")
@@ -88,26 +91,50 @@ def _look(task: TaskFacts) -> str:
 
 def _complete(cycle: Cycle, task: TaskFacts, execution: ExecutionFacts) -> None:
     """Complete a task; celebrate it and keep its insights in the same cycle, once, unless it is personal."""
-    state, config, effects = cycle.state, cycle.config, cycle.effects
     similar = cycle.inputs.similar.get(similarity_key(task.work_type, task.executor, task.action))
-    facts = completion_facts(task, similar, cycle.now)
-    measured = {"duration_seconds": facts.duration.total_seconds(), "attempts": facts.attempts}
     cycle.check_protocol(task.title, task.status, "completed")
-    title = spoken_title(task)
-    said = cycle.say("complete", title=title)
+    said = cycle.say("complete", title=spoken_title(task))
     _weigh(cycle, failed=False)
-    effects.append(CompleteTask(task.id, execution.results or said, {**measured, **execution.metrics}))
+    pattern = cycle.config.communication_pattern
+    effects, level = recognise(task, similar, pattern, cycle.now, execution.results or said, execution.metrics)
+    cycle.effects += effects
     if task.personal:
         return
-    level, impact = _manager.celebration_level(facts), _manager.achievement_impact(facts)
-    message = phrase(config.communication_pattern, "celebrate", title=title, impact=impact)
-    effects.append(Celebrate(task.id, task.title, level, impact, message))
-    effects.append(RecordInsight(task.id, _manager.insights(facts)))
+    count_completed(cycle, 1, level)
+    if cycle.config.personal_phase_after:
+        remember_completed(cycle.state, task.title)
+
+
+def recognise(
+    task: TaskFacts,
+    similar: SimilarTasks | None,
+    pattern: str,
+    now: datetime,
+    results: str,
+    metrics: Mapping[str, Any],
+    note: str = "",
+) -> tuple[list[Effect], str]:
+    """Give what the success of a task is: its end and, unless it is personal, its celebration and insights; and their level.
+
+    Nothing of a cycle is known here, so that an agent's success is recognised just as that of an execution is.
+    """
+    facts = completion_facts(task, similar, now)
+    measured = {"duration_seconds": facts.duration.total_seconds(), "attempts": facts.attempts}
+    effects: list[Effect] = [CompleteTask(task.id, results, {**measured, **metrics}, note)]
+    level = _manager.celebration_level(facts)
+    if not task.personal:
+        impact = _manager.achievement_impact(facts)
+        message = phrase(pattern, "celebrate", title=spoken_title(task), impact=impact)
+        effects.append(Celebrate(task.id, task.title, level, impact, message))
+        effects.append(RecordInsight(task.id, _manager.insights(facts)))
+    return effects, level
+
+
+def count_completed(cycle: Cycle, count: int, level: str) -> None:
+    """Let completed tasks count in the phase and in the completion routine."""
     cycle.completed.append(level)
-    state.tasks_completed_in_phase += 1
-    state.last_completion_celebration = cycle.now
-    if config.personal_phase_after:
-        remember_completed(state, task.title)
+    cycle.state.tasks_completed_in_phase += count
+    cycle.state.last_completion_celebration = cycle.now
 
 
 def highest_level(levels: list[str]) -> str:
@@ -116,11 +143,15 @@ def highest_level(levels: list[str]) -> str:
 
 
 def _retry(cycle: Cycle, task: TaskFacts, execution: ExecutionFacts, attempts: int) -> None:
-    not_before = cycle.now + retry_delay(task.id, attempts)
-    reason = f"{_failure(execution)} Attempt {attempts + 1} of {task.max_attempts} begins at {not_before:%H:%M:%S} UTC."
+    uncounted = execution.not_before is not None and task.max_attempts < PUT_OFF_LIMIT
+    not_before = cycle.now + (RETRY_BASE if uncounted else retry_delay(task.id, attempts))
+    if execution.not_before is not None:
+        not_before = max(not_before, execution.not_before)
+    most = task.max_attempts + uncounted
+    reason = f"{_failure(execution)} Attempt {attempts + 1} of {most} begins at {not_before:%H:%M:%S} UTC."
     cycle.check_protocol(task.title, task.status, "pending")
-    cycle.effects.append(RetryTask(task.id, not_before, reason))
-    if execution.status != "cancelled":  # stopped by somebody: no failure of its own
+    cycle.effects.append(RetryTask(task.id, not_before, reason, uncounted))
+    if execution.status != "cancelled" and not uncounted:  # stopped by somebody, or put off: no failure of its own
         _weigh(cycle, failed=True)
     cycle.say("retry", title=spoken_title(task))
     cycle.remember_look(not_before)

@@ -108,6 +108,7 @@ class ExecutionFacts:
     progress: int = 0
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    not_before: datetime | None = None  # put off, not tried
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from django.db import connections
 from django.utils import timezone
 
 from workflow.execution import ledger
-from workflow.execution.ledger import CLAIM_BATCH, Claimed, End, Room
-from workflow.execution.registry import ExecutionContext, Executor, InlineExecutor, Result, executors
+from workflow.execution.ledger import CLAIM_BATCH, Claimed, End, Held, Room
+from workflow.execution.registry import ExecutionContext, Executor, InlineExecutor, Kept, Result, executors
 from workflow.execution.watch import WakeWatch
 from workflow.leases import LeaseLost
 
@@ -44,6 +44,8 @@ class _Running:
     task: asyncio.Task[Result]
     timer: asyncio.TimerHandle
     progress: int = 0
+    kept: Kept | None = None
+    written: Kept | None = None  # of what is kept, what its row has
 
 
 class ExecutionHost:
@@ -63,8 +65,8 @@ class ExecutionHost:
         self._inline_names = sorted(f"{name}:{action}" for name, action in self._inline)
         self._running: dict[int, _Running] = {}
         self._ends: list[End] = []  # finished, not yet written
-        self._cancelled: set[asyncio.Task[Result]] = set()  # told to stop, perhaps not yet gone
-        self._gone: list[int] = []  # told to stop and gone, which nobody has been told yet
+        self._cancelled: dict[asyncio.Task[Result], _Running] = {}  # told to stop, perhaps not yet gone
+        self._gone: list[Held] = []  # told to stop and gone, which nobody has been told yet
 
     def drive(self, stop: threading.Event, accept_seconds: float, heartbeat: Callable[[], None] = _no_heartbeat) -> None:
         """Accept executions for `accept_seconds` (or until `stop`), then drain; blocks until the last has ended.
@@ -96,7 +98,7 @@ class ExecutionHost:
             await self._rounds(heartbeat)
         self._forget_running()
         if self._cancelled:
-            await asyncio.wait(self._cancelled, timeout=_LAST_WORDS_SECONDS)
+            await asyncio.wait(list(self._cancelled), timeout=_LAST_WORDS_SECONDS)
 
     async def _rounds(self, heartbeat: Callable[[], None]) -> None:
         """Look, run, write, rest, until there is nothing left to do."""
@@ -159,10 +161,17 @@ class ExecutionHost:
                 self._slot_lost = True
         if moment >= self._tend_at:
             self._tend_at = moment + settings.LEASE_RENEW_SECONDS
-            held = [(running.execution, running.progress) for running in self._running.values()]
+            held = [self._held(running) for running in self._running.values()]
             lost = await self._in_database(partial(ledger.tend, held, now=self._clock()))
             for execution_id, status in lost.items():
                 self._drop(execution_id, status)
+
+    @staticmethod
+    def _held(running: _Running) -> Held:
+        """Give what is to be written of one that runs; what was written before is no news."""
+        news = running.kept if running.kept is not running.written else None
+        running.written = running.kept
+        return Held(running.execution, running.progress, news)
 
     async def _turn(self) -> bool:
         """Write what has ended, claim what there is room for and begin it; tell whether there is more to write at once."""
@@ -215,6 +224,7 @@ class ExecutionHost:
             runs=execution.runs,
             now=now,
             progress_sink=self._note_progress,
+            kept_sink=self._note_kept,
         )
 
     def _note_progress(self, execution_id: int, percent: int) -> None:
@@ -222,13 +232,20 @@ class ExecutionHost:
         if running is not None:
             running.progress = percent
 
+    def _note_kept(self, execution_id: int, kept: Kept) -> None:
+        held = (self._running.get(execution_id), *self._cancelled.values())  # one that is told to stop has a last word
+        running = next((one for one in held if one and one.execution.id == execution_id), None)
+        if running is not None:
+            running.kept = kept
+
     def _ended(self, execution_id: int, task: asyncio.Task[Result]) -> None:
         """Take the end of an execution, however it came; one that was given up before has no say any more."""
-        self._cancelled.discard(task)
+        dropped = self._cancelled.pop(task, None)
         error = None if task.cancelled() else task.exception()
         running = self._running.pop(execution_id, None)
         if running is None:
-            self._gone.append(execution_id)
+            if dropped is not None:
+                self._gone.append(Held(dropped.execution, dropped.progress, dropped.kept))
             self._wake.set()
             return
         running.timer.cancel()
@@ -238,7 +255,7 @@ class ExecutionHost:
         if error is None:
             end = ledger.succeeded(running.execution, task.result(), now=now)
         else:
-            end = _failed(running.execution, error, now)
+            end = _failed(running.execution, error, now, running.kept)
         self._ends.append(end)
         self._wake.set()
 
@@ -247,7 +264,7 @@ class ExecutionHost:
         if running is None:
             return
         self._cancel(running)
-        self._ends.append(ledger.timed_out(running.execution, now=self._clock()))
+        self._ends.append(ledger.timed_out(running.execution, now=self._clock(), kept=running.kept))
         self._wake.set()
 
     def _drop(self, execution_id: int, status: str) -> None:
@@ -262,7 +279,7 @@ class ExecutionHost:
     def _cancel(self, running: _Running) -> None:
         del self._running[running.execution.id]
         running.timer.cancel()
-        self._cancelled.add(running.task)
+        self._cancelled[running.task] = running
         running.task.cancel()
 
     def _forget_running(self) -> None:
@@ -277,11 +294,11 @@ class ExecutionHost:
         _log.warning("executions_handed_back", host=self.name, executions=[execution.id for execution in held])
 
 
-def _failed(execution: Claimed, error: BaseException, now: datetime) -> End:
+def _failed(execution: Claimed, error: BaseException, now: datetime, kept: Kept | None = None) -> End:
     # the error's text may quote the task: it belongs into the row, not into the log
     _log.info("execution_failed", execution=execution.id, task_id=execution.task_id, error=type(error).__name__)
     _log.debug("execution_failed_at", execution=execution.id, exc_info=error)
-    return ledger.failed(execution, error, now=now)
+    return ledger.failed(execution, error, now=now, kept=kept)
 
 
 async def _run(executor: Executor, context: ExecutionContext) -> Result:

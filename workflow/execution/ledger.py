@@ -16,7 +16,7 @@ from django.db import connection, transaction
 
 from safety import bulk
 from workflow import waking
-from workflow.execution.registry import EXTERNAL, ExecutionFailed, Result
+from workflow.execution.registry import EXTERNAL, ExecutionFailed, Kept, Result
 from workflow.models import Execution
 
 CLAIM_BATCH = 256  # inline executions taken in one go
@@ -61,6 +61,16 @@ class End:
     error: str = ""
     retryable: bool = True
     progress: int = 0
+    not_before: datetime | None = None
+
+
+@dataclass(slots=True)
+class Held:
+    """An execution that runs: how far it is (percent), and what it has come to since that was last written."""
+
+    execution: Claimed
+    progress: int = 0
+    news: Kept | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +97,19 @@ def turn(host: str, ends: Sequence[End], room: Room, *, now: datetime) -> list[C
     return claimed
 
 
-def tend(held: Sequence[tuple[Claimed, int]], *, now: datetime) -> dict[int, str]:
-    """Hold on to what runs, keeping each one's progress (percent); give up on what has killed too many hosts.
+def tend(held: Sequence[Held], *, now: datetime) -> dict[int, str]:
+    """Hold on to what runs, keeping each one's progress and news; give up on what has killed too many hosts.
 
     Gives the ids no longer ours, each with the status its row has now.
     """
     lease_until = now + timedelta(seconds=settings.LEASE_SECONDS)
     lost: dict[int, str] = {}
-    rows = [(execution.id, execution.fence, lease_until, progress) for execution, progress in held]
+    rows = [(one.execution.id, one.execution.fence, lease_until, one.progress) for one in held]
+    news = [(one.execution.id, one.execution.fence, *_as_stored(one.news)) for one in held if one.news]
     if rows:
         with transaction.atomic():
             kept = {row[0] for row in _conditional(("lease_until", "progress"), rows)}
+            _conditional(("results", "metrics"), news)
         missing = [row[0] for row in rows if row[0] not in kept]
         if missing:
             lost = dict(Execution.objects.filter(id__in=missing).values_list("id", "status"))
@@ -105,9 +117,11 @@ def tend(held: Sequence[tuple[Claimed, int]], *, now: datetime) -> dict[int, str
     return lost
 
 
-def let_go(execution_ids: Sequence[int]) -> None:
-    """Say of executions that were cancelled that nothing runs of them any more: a halt waits for that."""
-    cancelled = Execution.objects.filter(id__in=execution_ids, status=Execution.Status.CANCELLED)
+def let_go(gone: Sequence[Held]) -> None:
+    """Say that nothing runs any more of what was cancelled, and how far it came: a halt waits for that."""
+    rows = [(one.execution.id, one.execution.fence, *_as_stored(one.news)) for one in gone if one.news]
+    bulk.update(Execution, ("id", "fence"), ("results", "metrics"), rows, where="t.status = 'cancelled'")
+    cancelled = Execution.objects.filter(id__in=[one.execution.id for one in gone], status=Execution.Status.CANCELLED)
     cancelled.exclude(lease_until=None).update(lease_until=None)
 
 
@@ -140,11 +154,13 @@ def succeeded(execution: Claimed, answer: object, *, now: datetime) -> End:
     return End(execution, Execution.Status.SUCCEEDED, now, results=results, metrics=text, needs=needs, progress=100)
 
 
-def failed(execution: Claimed, error: BaseException, *, now: datetime) -> End:
-    """Put an exception into the form the row keeps."""
+def failed(execution: Claimed, error: BaseException, *, now: datetime, kept: Kept | None = None) -> End:
+    """Put an exception into the form the row keeps, with what there was so far."""
     end = End(execution, Execution.Status.FAILED, now)
+    end.results, end.metrics = _as_stored(kept)
     if isinstance(error, ExecutionFailed):
         end.error, end.retryable = str(error), error.retryable
+        end.not_before = None if error.retry_after is None else now + error.retry_after
         end.needs = None if error.needs is None else bulk.json_text(_needs(error.needs))
     else:
         end.error = f"{type(error).__name__}: {error}"
@@ -152,10 +168,11 @@ def failed(execution: Claimed, error: BaseException, *, now: datetime) -> End:
     return end
 
 
-def timed_out(execution: Claimed, *, now: datetime) -> End:
-    """Say that an execution was stopped because its time was over."""
+def timed_out(execution: Claimed, *, now: datetime, kept: Kept | None = None) -> End:
+    """Say that an execution was stopped because its time was over; what there was so far stays with it."""
     text = f"It ran longer than its {execution.timeout:g} s and was stopped."
-    return End(execution, Execution.Status.TIMED_OUT, now, error=text)
+    results, metrics = _as_stored(kept)
+    return End(execution, Execution.Status.TIMED_OUT, now, results, metrics, error=text)
 
 
 def unknown_executor(execution: Claimed, *, now: datetime) -> End:
@@ -170,6 +187,17 @@ def unknown_executor(execution: Claimed, *, now: datetime) -> End:
         ),
         now=now,
     )
+
+
+def _as_stored(kept: Kept | None) -> tuple[str, str]:
+    """Give results and metrics as the row keeps them; what can't be kept is left out, since nobody could be told."""
+    if kept is None:
+        return "", "{}"
+    try:
+        metrics = bulk.json_text(dict(kept.metrics))
+    except (TypeError, ValueError):
+        metrics = "{}"
+    return _kept(kept.results, TEXT_LIMIT), metrics if len(metrics) <= TEXT_LIMIT else "{}"
 
 
 def _needs(needs: Any) -> dict[str, str]:
@@ -270,10 +298,11 @@ def _write_ends(ends: Sequence[End], now: datetime) -> bool:
             end.error,
             end.retryable,
             end.progress,
+            end.not_before,
         )
         for end in ends
     ]
-    columns = ("status", "finished_at", "results", "metrics", "needs", "error", "retryable", "progress")
+    columns = ("status", "finished_at", "results", "metrics", "needs", "error", "retryable", "progress", "not_before")
     written = {row[0] for row in _conditional(columns, rows, extra_set="lease_until = NULL")}
     fenced = [end for end in ends if end.execution.id not in written]
     if fenced:  # one that was cancelled a moment before its end runs no more either: a halt waits for that

@@ -1,12 +1,12 @@
 """What can run an execution: the executors by name, what they are told, and what they answer.
 
-Later executors (model, command) are one class and one line in settings.EXECUTORS. This file must not know what any of them
-does, and reads no database.
+An executor is one class and one line in settings.EXECUTORS. This file must not know what any of them does, and reads no
+database.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,15 +18,36 @@ from workflow.errors import WorkflowError
 
 # Run by somebody outside who claims the task: known here, never dispatched to a host.
 EXTERNAL = frozenset({"agent"})
+# Reach beyond the system by what an operator configured: never chosen by a stream entry, nor by leaving the choice open.
+NAMED_ONLY = frozenset({"command", "http"})
 
 
 class ExecutionFailed(WorkflowError):
-    """The work could not be done, for a reason its text gives. `needs` {owner, action} names who can help."""
+    """The work could not be done, for a reason its text gives. `needs` {owner, action} names who can help.
 
-    def __init__(self, text: str, *, retryable: bool = True, needs: Mapping[str, str] | None = None) -> None:
+    With `retry_after` it was put off rather than tried: it costs no attempt, and none begins earlier.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        retryable: bool = True,
+        needs: Mapping[str, str] | None = None,
+        retry_after: timedelta | None = None,
+    ) -> None:
         super().__init__(text)
         self.retryable = retryable
         self.needs = needs
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What an execution has come to so far: its row shows it if the execution does not end well."""
+
+    results: str = ""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +66,17 @@ class ExecutionContext:
     runs: int
     now: datetime
     progress_sink: Callable[[int, int], None] | None = field(default=None, repr=False, compare=False)
+    kept_sink: Callable[[int, Kept], None] | None = field(default=None, repr=False, compare=False)
 
     def report_progress(self, percent: int) -> None:
         """Say how far the work is; kept with the host's next renewal of its leases. May be called from any thread."""
         if self.progress_sink is not None:
             self.progress_sink(self.execution_id, max(0, min(100, percent)))
+
+    def keep(self, results: str, metrics: Mapping[str, Any]) -> None:
+        """Say what there is so far, each time all of it; kept with the next renewal too. May be called from any thread."""
+        if self.kept_sink is not None:
+            self.kept_sink(self.execution_id, Kept(results, dict(metrics)))
 
 
 @dataclass(frozen=True, slots=True)

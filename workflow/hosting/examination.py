@@ -225,6 +225,11 @@ def _delete(server: Examination) -> str:
     return expect(reply == 1 and server.call("GET", server.key("once")) is None, reply)
 
 
+def _count(server: Examination) -> str:
+    replies = [server.call("INCRBY", server.key("counted"), by) for by in (1, 2, 0)]
+    return expect(replies == [1, 3, 3], replies)
+
+
 def _evaluate(server: Examination) -> str:
     reply = server.call("EVAL", _ADD_ONE, 1, server.key("count"), 1)
     return expect(reply == 1, reply)
@@ -329,6 +334,7 @@ TRIALS: list[tuple[str, str, Trial] | tuple[str, str, Trial, bool]] = [
     ("EXPIRE, TTL", "up to 60 s left", _expire),
     ("SET NX PX", "the first only", _set_once),
     ("GET, DEL", "1", _delete),
+    ("INCRBY", "[1, 3, 3]", _count),
     ("EVAL, declared key", "1", _evaluate),
     ("EVALSHA, unknown", "NOSCRIPT", _unknown_script),
     ("SCRIPT LOAD, EVALSHA", "2", _known_script),

@@ -17,6 +17,7 @@ from safety import audit
 from workflow.hosting.runfile import RunFile
 
 ADMIN = "admin"
+_STAMP = ".collected"
 
 
 def prepare_database() -> None:
@@ -27,14 +28,19 @@ def prepare_database() -> None:
 
 def collect_static() -> bool:
     """Copy the static files of all packages to STATIC_ROOT, if any changed since; tell whether it was needed."""
-    root = Path(settings.STATIC_ROOT)
-    stamp, wanted = root / ".collected", _static_digest()
-    if stamp.exists() and stamp.read_text() == wanted:
+    if static_is_current():
         return False
+    root = Path(settings.STATIC_ROOT)
     root.mkdir(parents=True, exist_ok=True)
     call_command("collectstatic", interactive=False, verbosity=0)
-    stamp.write_text(wanted)
+    (root / _STAMP).write_text(_static_digest())
     return True
+
+
+def static_is_current() -> bool:
+    """Whether STATIC_ROOT has the static files as they are now."""
+    stamp = Path(settings.STATIC_ROOT) / _STAMP
+    return stamp.exists() and stamp.read_text() == _static_digest()
 
 
 def _static_digest() -> str:

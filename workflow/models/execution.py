@@ -36,6 +36,7 @@ class Execution(models.Model):
     needs = models.JSONField(null=True)  # {owner, action} when only somebody else can go on
     error = models.TextField(blank=True)
     retryable = models.BooleanField(default=True)
+    not_before = models.DateTimeField(null=True)  # it was put off until then: no attempt is used up, and none begins earlier
     progress = models.PositiveSmallIntegerField(default=0)
     runs = models.PositiveIntegerField(default=0)  # hosts that began it; more than 1 means its effect may have happened twice
     host = models.CharField(max_length=64, blank=True)

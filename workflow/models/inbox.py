@@ -26,6 +26,7 @@ class InboxMessage(models.Model):
     fields = models.JSONField(default=dict)
     received_at = models.DateTimeField()
     handled_at = models.DateTimeField(null=True)
+    acked_at = models.DateTimeField(null=True)  # when the Nova's agent said that it has read it
 
     class Meta:
         constraints = [
@@ -35,6 +36,10 @@ class InboxMessage(models.Model):
         indexes = [
             # a Nova's stream check: what waits for it?
             models.Index(fields=["nova_id", "id"], name="inbox_waiting", condition=Q(status="waiting")),
+            # what a Nova's agent has not acknowledged
+            models.Index(
+                fields=["nova_id", "id"], name="inbox_unread", condition=Q(kind="signal", acked_at=None) & ~Q(nova_id="")
+            ),
             # the operators' list of refused messages
             models.Index(fields=["-id"], name="inbox_rejected", condition=Q(status="rejected")),
         ]

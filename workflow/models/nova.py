@@ -48,6 +48,10 @@ def default_executors() -> list[str]:
     return ["builtin", "agent"]
 
 
+def _budget(meaning: str) -> Any:
+    return models.PositiveBigIntegerField(null=True, blank=True, help_text=meaning)
+
+
 class Nova(models.Model):
     """An agent that works around the clock, as configured. Its `nova_id` is for ever: Novas are archived, not deleted."""
 
@@ -64,6 +68,17 @@ class Nova(models.Model):
         help_text="judged beside the enforced policy: what it would have blocked is recorded, nothing more",
     )
     provider_account = models.ForeignKey(ProviderAccount, on_delete=models.PROTECT, null=True, blank=True, related_name="novas")
+    model = models.CharField(
+        max_length=128, blank=True, help_text="what the executor model asks of the provider account, as the provider calls it"
+    )
+    budget_requests = _budget("calls to models a day (UTC); empty: no limit but the policy's")
+    budget_tokens = _budget("tokens a day, in and out; empty: no limit")
+    budget_cost = models.FloatField(
+        null=True, blank=True, validators=[MinValueValidator(0.0)], help_text="money a day, by the prices; empty: no limit"
+    )
+    approval_tools = models.JSONField(
+        default=list, blank=True, help_text="tools of the model that a person must approve each time"
+    )
     team = models.SlugField(max_length=64, blank=True)
     default_executor = models.CharField(max_length=32, default="builtin")
     allowed_executors = models.JSONField(default=default_executors, help_text="what this Nova's tasks may run")
@@ -85,6 +100,7 @@ class Nova(models.Model):
             ),
             models.CheckConstraint(condition=Q(tasks_per_phase__gte=1), name="nova_tasks_per_phase"),
         ]
+        permissions = [("hear_events", "Can hear what happens, as it happens")]
 
     def __str__(self) -> str:
         return self.nova_id
@@ -149,6 +165,8 @@ class NovaState(models.Model):
     error_ratio = models.FloatField(default=0.0, db_default=0.0)  # share of its recent executions that failed
     last_task_change = models.DateTimeField(null=True)  # by this Nova; completion drift is judged by it
     context = models.JSONField(default=dict)
+    agent_completed = models.BigIntegerField(default=0)  # tasks its agent has completed; the engine counts them in its cycles
+    agent_level = models.PositiveSmallIntegerField(default=0)  # the celebration level of the newest of them
 
     due_at = models.DateTimeField()
     wakes = models.BigIntegerField(default=0)  # a step whose claim saw another number is due again at once

@@ -56,6 +56,7 @@ class Task(models.Model):
     block_reason = models.TextField(blank=True)
     reserved_by = models.CharField(max_length=64, blank=True)  # the engine or agent that holds it
     reserved_until = models.DateTimeField(null=True)
+    claimed_open = models.BooleanField(null=True)  # an agent's claim: whether it was open work; null: no agent has it
     fence = models.BigIntegerField(default=0)
     idempotency_key = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001 - null: many have none
     sender = models.CharField(max_length=128, blank=True)  # a claim, never proof
@@ -104,6 +105,8 @@ class Task(models.Model):
                 name="task_mine",
                 condition=Q(status__in=["pending", "in_progress"]),
             ),
+            # what agents hold, to see whose leases have ended (a reservation changes none of its columns)
+            models.Index(fields=["id"], name="task_agent_held", condition=Q(status="in_progress", claimed_open__isnull=False)),
             # lists by status, newest first
             models.Index(fields=["status", "-created_at"], name="task_status_list"),
             # momentum's daily limit, the brief's related tasks and the history of an action

@@ -25,7 +25,7 @@ from workflow.core import effects as fx
 from workflow.core.cycle import on_grid
 from workflow.core.machine import execute_cycle
 from workflow.core.state import WorkflowState, new_state
-from workflow.core.tending import RETRY_LIMIT, retry_delay
+from workflow.core.tending import PUT_OFF_LIMIT, RETRY_LIMIT, retry_delay
 from workflow.core.work import MomentumBudget, Priority
 
 S = WorkflowState
@@ -255,6 +255,24 @@ def test_the_end_of_a_backoff_is_remembered_over_cycles_that_come_between():
     later = execute_cycle(woken.state, make_inputs(), first.due_at)
     assert later.due_at > first.due_at
     assert later.state.context == {}
+
+
+def test_an_end_that_was_put_off_waits_as_told_and_costs_no_attempt():
+    later = NOW + 10 * 60 * SECOND
+    execution = make_execution("failed", attempt=3, not_before=later)
+    held = make_held(execution=execution, attempts=3, max_attempts=3)
+    step = execute_cycle(make_state(S.TASK_EXECUTION), make_inputs(held=[held]), NOW)
+    retry = only(step, fx.RetryTask)
+    assert (retry.not_before, retry.uncounted) == (later, True)
+    assert "Attempt 4 of 4" in retry.reason
+    assert step.state.error_ratio == 0
+
+
+def test_nobody_is_put_off_for_ever():
+    execution = make_execution("failed", attempt=PUT_OFF_LIMIT, not_before=NOW + SECOND)
+    held = make_held(execution=execution, attempts=PUT_OFF_LIMIT, max_attempts=PUT_OFF_LIMIT)
+    step = execute_cycle(make_state(S.TASK_EXECUTION), make_inputs(held=[held]), NOW)
+    assert only(step, fx.BlockTask).owner == "operator"
 
 
 def test_retry_delays_double_differ_by_task_and_are_the_same_every_time():

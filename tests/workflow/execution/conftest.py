@@ -53,6 +53,15 @@ def run_all(host: ExecutionHost | None = None, *, seconds: float = 0.05) -> None
     (host or ExecutionHost("here")).drive(threading.Event(), seconds)
 
 
+def ended(execution: Execution) -> Execution:
+    """Let hosts take this execution, and give it as it ended."""
+    while True:
+        run_all(seconds=0.2)
+        execution.refresh_from_db()
+        if execution.finished_at is not None:
+            return execution
+
+
 def wait_until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
     """Look again and again until the condition holds."""
     deadline = time.monotonic() + seconds

@@ -9,8 +9,8 @@ from django.test.utils import CaptureQueriesContext
 from tests import factories
 from tests.workflow.execution.conftest import dispatch
 from workflow.execution import ledger
-from workflow.execution.ledger import Claimed, End, Room
-from workflow.execution.registry import Result
+from workflow.execution.ledger import Claimed, End, Held, Room
+from workflow.execution.registry import ExecutionFailed, Kept, Result
 from workflow.models import Execution, NovaState
 
 pytestmark = pytest.mark.django_db
@@ -148,11 +148,28 @@ def test_tending_renews_leases_keeps_progress_and_tells_what_is_lost(now: dateti
     mine, cancelled, taken = claim(now)
     Execution.objects.filter(pk=cancelled.id).update(status="cancelled", finished_at=now)
     Execution.objects.filter(pk=taken.id).update(fence=9)
-    lost = ledger.tend([(mine, 30), (cancelled, 0), (taken, 0)], now=now + timedelta(seconds=4))
+    news = Kept("half of it", {"pages": 2})
+    held = [Held(mine, 30, news), Held(cancelled, 0, news), Held(taken)]
+    lost = ledger.tend(held, now=now + timedelta(seconds=4))
     assert lost == {cancelled.id: "cancelled", taken.id: "running"}
     row = Execution.objects.get(pk=mine.id)
     assert (row.progress, row.lease_until) == (30, now + timedelta(seconds=10))
+    assert (row.results, row.metrics) == ("half of it", {"pages": 2})
+    assert Execution.objects.get(pk=cancelled.id).results == ""
+    ledger.tend([Held(mine, 40)], now=now + timedelta(seconds=5))
+    assert Execution.objects.get(pk=mine.id).results == "half of it"  # no news is no change
     assert Execution.objects.get(pk=taken.id).lease_until == now + timedelta(seconds=6)
+
+
+def test_a_failure_keeps_what_there_was_and_says_when_to_try_again(now: datetime) -> None:
+    dispatch()
+    [claimed] = claim(now)
+    error = ExecutionFailed("not now", retry_after=timedelta(minutes=2))
+    end = ledger.failed(claimed, error, now=now, kept=Kept("half of it", {"odd": object(), "pages": 2}))
+    ledger.turn("here", [end], Room(0, 0), now=now)
+    row = Execution.objects.get()
+    assert (row.status, row.error, row.retryable) == ("failed", "not now", True)
+    assert (row.not_before, row.results, row.metrics) == (now + timedelta(minutes=2), "half of it", {})
 
 
 def test_what_is_handed_back_is_open_to_any_host_at_once(now: datetime) -> None:

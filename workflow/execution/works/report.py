@@ -11,6 +11,7 @@ from typing import Any
 
 from django.db.models import Q, QuerySet
 
+from workflow.core import demonstration
 from workflow.execution.registry import ExecutionContext, Result
 from workflow.models import Execution, Nova, NovaState, Task
 
@@ -20,7 +21,10 @@ LINES_LIMIT = 400
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The Novas a work looks at: one team, or the fleet when `team` is empty. Archived Novas are in no scope."""
+    """The Novas a work looks at: one team, or the fleet when `team` is empty. Archived Novas are in no scope.
+
+    The demonstration team's history is made up: it is in no scope but its own.
+    """
 
     team: str = ""
 
@@ -35,11 +39,11 @@ class Scope:
 
     def novas(self) -> QuerySet[Nova]:
         found = Nova.objects.filter(archived_at=None)
-        return found.filter(team=self.team) if self.team else found
+        return found.filter(team=self.team) if self.team else found.exclude(team=demonstration.TEAM)
 
     def states(self) -> QuerySet[NovaState]:
         found = NovaState.objects.filter(nova__archived_at=None)
-        return found.filter(nova__team=self.team) if self.team else found
+        return found.filter(nova__team=self.team) if self.team else found.exclude(nova__team=demonstration.TEAM)
 
     def recent_tasks(self, statuses: Sequence[str], limit: int) -> QuerySet[Task]:
         """Give this scope's share of the newest `limit` tasks of each status, without personal ones, in no order.
@@ -50,7 +54,9 @@ class Scope:
         for status in statuses:
             wanted |= Q(pk__in=Task.objects.filter(status=status).order_by("-created_at").values("pk")[:limit])
         found = Task.objects.filter(wanted, personal=False)
-        return found.filter(Q(team=self.team) | Q(assignee__team=self.team)) if self.team else found
+        if not self.team:
+            return found.exclude(team=demonstration.TEAM)
+        return found.filter(Q(team=self.team) | Q(assignee__team=self.team))
 
     def recent_executions(self, limit: int) -> QuerySet[Execution]:
         """Give this scope's share of the newest `limit` executions, without those of personal tasks."""

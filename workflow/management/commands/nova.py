@@ -3,7 +3,6 @@
 Exit codes: 0 done; 1 refused, or a Nova that was told to stop did not confirm it in time; 2 the command line is wrong.
 """
 
-import getpass
 import json
 import threading
 from datetime import UTC, datetime
@@ -11,50 +10,95 @@ from typing import Any
 
 from django.core.management import CommandError
 from django.core.management.base import BaseCommand, CommandParser
+from django.db import transaction
 
-from safety import audit
+from safety.observe import observation_of
 from workflow import halts, services
 from workflow.api.halts import show_halt
+from workflow.api.serializers import show_candidate, show_nova
 from workflow.derived_status import derived_status, load_fleet, load_verdicts
-from workflow.errors import WorkflowError
+from workflow.management import console
 from workflow.models import Halt, Nova
 
 ORDERS = ("halt", "kill", "drain", "pause")
+_EACH = ("resume", "wake", "archive", "unarchive", "lift-safety")
+_CREATED_WITH = ("name", "personality", "policy", "team", "default_executor", "provider_account")
 _LOOK_SECONDS = 0.25
 
 
 class Command(BaseCommand):
     help = (
-        "List Novas, or halt, kill, drain, pause, resume or wake them. Exit code 1: refused, or not confirmed by all of them."
+        "List, show or create Novas, or halt, kill, drain, pause, resume, wake or archive them. Exit code 1: refused, or not "
+        "confirmed by all of them."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take the verb, whom it is for, why, and how long to wait."""
-        parser.add_argument("verb", choices=["list", *ORDERS, "resume", "wake", "lift-safety"])
+        parser.add_argument("verb", choices=["list", "show", "create", *ORDERS, *_EACH])
         parser.add_argument("nova_ids", nargs="*", metavar="NOVA")
-        parser.add_argument("--team", default="", help="all Novas of a team")
+        parser.add_argument("--team", default="", help="all Novas of a team; create: the new Nova's team")
         parser.add_argument("--fleet", action="store_true", help="all Novas")
-        parser.add_argument("--reason", default="", help="why: required for all verbs but list; kept in the journal")
+        parser.add_argument(
+            "--reason", default="", help="why: required for all verbs but list, show and create; kept in the journal"
+        )
         parser.add_argument("--wait", type=float, default=40.0, help="seconds to wait for confirmation (default 40; 0: don't)")
         parser.add_argument("--json", action="store_true", help="print JSON")
+        made = parser.add_argument_group("create")
+        made.add_argument("--name", default="", help="what people call it (default: its id)")
+        made.add_argument("--personality", default="", help="default torch")
+        made.add_argument("--policy", default="", help="its safety policy (default standard)")
+        made.add_argument("--executor", default="", dest="default_executor", help="what runs its tasks (default builtin)")
+        made.add_argument("--allow", action="append", metavar="EXECUTOR", help="an executor it may use; may be repeated")
+        made.add_argument("--provider-account", default="", help="where its calls to models are counted")
 
     def handle(self, *args: Any, verb: str, nova_ids: list[str], team: str, fleet: bool, **options: Any) -> None:
         """Do it, and print what became of it."""
         if verb == "list":
             self._list(nova_ids, team, options["json"])
             return
+        if verb in ("show", "create"):
+            console.demand(nova_ids, "Name a Nova.")
+            with console.acting():
+                if verb == "create":
+                    self._create(nova_ids, options | {"team": team})
+                else:
+                    self._show(nova_ids, options["json"])
+            return
         chosen = [bool(nova_ids), bool(team), fleet]
         if sum(chosen) != 1:
             raise CommandError("Name Novas, or --team TEAM, or --fleet. Nothing was changed.", returncode=2)
         scope, targets = ("fleet", [""]) if fleet else ("team", [team]) if team else ("nova", nova_ids)
-        try:
-            with audit.acting(f"cli:{getpass.getuser()}"[:128]):
-                if verb in ORDERS:
-                    self._order(verb, scope, targets, options)
-                else:
-                    self._each(verb, scope, targets, options)
-        except WorkflowError as refusal:
-            raise CommandError(str(refusal)) from refusal
+        with console.acting():
+            if verb in ORDERS:
+                self._order(verb, scope, targets, options)
+            else:
+                self._each(verb, scope, targets, options)
+
+    def _create(self, nova_ids: list[str], options: dict[str, Any]) -> None:
+        given = {name: options[name] for name in _CREATED_WITH if options[name]}
+        if account := given.pop("provider_account", ""):
+            given["provider_account_id"] = account
+        if options["allow"]:
+            given["allowed_executors"] = given["stream_executors"] = options["allow"]
+        with transaction.atomic():
+            made = [services.create_nova(nova_id, now=_now(), reason=options["reason"], **given) for nova_id in nova_ids]
+        if options["json"]:
+            console.print_json(self, [_shown(nova.nova_id) for nova in made])
+        else:
+            for nova in made:
+                self.stdout.write(f"{nova.nova_id}: made, and due now. Its agent's key: manage.py apikey_create {nova.nova_id}")
+
+    def _show(self, nova_ids: list[str], as_json: bool) -> None:
+        shown = [_shown(nova_id) for nova_id in nova_ids]
+        if as_json:
+            console.print_json(self, shown)
+            return
+        for nova in shown:
+            self.stdout.write(f"{nova['nova_id']} ({nova['name']}): {nova['status']}. {nova['status_reason']}".rstrip(". "))
+            for part in ("config", "state", "safety"):
+                self.stdout.write(f"  {part}")
+                for name, value in nova[part].items():
+                    self.stdout.write(f"    {name}: {value}")
 
     def _order(self, kind: str, scope: str, targets: list[str], options: dict[str, Any]) -> None:
         orders = [halts.order(kind, scope, target, reason=options["reason"], now=_now()) for target in targets]
@@ -70,7 +114,7 @@ class Command(BaseCommand):
             raise SystemExit(1)
 
     def _each(self, verb: str, scope: str, targets: list[str], options: dict[str, Any]) -> None:
-        novas = Nova.objects.filter(archived_at=None)
+        novas = Nova.objects.all() if verb == "unarchive" else Nova.objects.filter(archived_at=None)
         if scope != "fleet":
             novas = novas.filter(team=targets[0]) if scope == "team" else novas.filter(nova_id__in=targets)
         found = list(novas.order_by("nova_id").values_list("nova_id", flat=True))
@@ -82,10 +126,11 @@ class Command(BaseCommand):
             lifted = [halts.lift_safety(nova_id, reason=reason, now=now) for nova_id in found]
             lines = [{"nova_id": nova_id, "changed": done, "problem": ""} for nova_id, done in zip(found, lifted, strict=True)]
         else:
-            act = halts.resume if verb == "resume" else _wake
-            lines = [
-                {"nova_id": r.nova_id, "changed": r.changed, "problem": r.problem} for r in act(found, reason=reason, now=now)
-            ]
+            if verb == "resume":
+                results = halts.resume(found, reason=reason, now=now)
+            else:
+                results = services.apply_verb(verb, found, reason=reason, now=now)
+            lines = [{"nova_id": r.nova_id, "changed": r.changed, "problem": r.problem} for r in results]
         if options["json"]:
             self.stdout.write(json.dumps(lines))
         else:
@@ -137,8 +182,17 @@ def print_halt(command: BaseCommand, halt: dict[str, Any]) -> None:
             command.stdout.write(f"  {nova['nova_id']}: {nova['status']}. {nova['detail']}".rstrip(". ") + ".")
 
 
-def _wake(nova_ids: list[str], *, reason: str, now: datetime) -> list[services.VerbResult]:
-    return services.apply_verb("wake", nova_ids, reason=reason, now=now)
+def _shown(nova_id: str) -> dict[str, Any]:
+    """Show a Nova as the API does.
+
+    :raises NovaNotFound: there is none.
+    """
+    nova = Nova.objects.select_related("state", "personality").filter(nova_id=nova_id).first()
+    if nova is None:
+        raise services.NovaNotFound(f"There is no Nova {nova_id}.")
+    shown = show_nova(nova, load_verdicts([nova_id]), load_fleet(), now=_now())
+    candidate = nova.candidate_policy_id
+    return shown | {"candidate": show_candidate(candidate, observation_of(nova_id, candidate))}
 
 
 def _now() -> datetime:

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.management import CommandError
 from django.core.management.base import BaseCommand, CommandParser
 
+from workflow.execution import registry
 from workflow.hosting import lifeline, slots
 from workflow.hosting.child import StopSignal
 from workflow.hosting.supervisor import Supervisor
@@ -32,6 +33,8 @@ class Command(BaseCommand):
         stop = StopSignal()
         lifeline.bind_forks()
         importlib.import_module(settings.SLICE_JOBS[name].rpartition(".")[0])
+        if name == "work":
+            registry.executors()
         gc.collect()
         gc.freeze()  # the garbage collector of a fork leaves alone, and so shared, what is here now
         settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
@@ -40,6 +43,10 @@ class Command(BaseCommand):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CommandError(f"The workers of {name} run already from {settings.VAR_DIR}; nothing was started.") from None
+        os.ftruncate(lock, 0)
+        os.write(
+            lock, f"{os.getpid()}\n".encode()
+        )  # for `manage.py deploy`, which restarts workers one cluster after the other
         try:
             Supervisor(name, stop, pulse=lambda: os.utime(lock)).run()
         finally:
