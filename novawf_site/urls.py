@@ -5,7 +5,6 @@ from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
 from reporting import health
-from reporting.health import healthz, readyz
 from workflow.api import schema
 from workflow.api.views import Nothing
 
@@ -13,8 +12,6 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index"), name="home"),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
-    path("healthz", healthz, name="healthz"),
-    path("readyz", readyz, name="readyz"),
     path("admin/", admin.site.urls),
     path("api/v1/", include("workflow.api.urls")),
     path("api/docs/", schema.docs, name="api-docs"),

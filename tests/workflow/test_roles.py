@@ -59,18 +59,18 @@ CONTROLS: list[tuple[str, str, dict[str, Any] | None, str, set[str]]] = [
     ("post", "provider-accounts/claude/restore", {"reason": "x"}, "running", OFFICERS),
     ("post", "provider-accounts/claude/close-breaker", {"reason": "x"}, "running", OFFICERS),
     ("get", "incidents", None, "running", EVERYBODY),
-    ("get", "incidents/17", None, "running", EVERYBODY),
-    ("post", "incidents/17/acknowledge", {"reason": "x"}, "running", OPERATORS),
-    ("post", "incidents/17/mitigate", {"reason": "x"}, "running", OPERATORS),
-    ("post", "incidents/17/resolve", {"reason": "x"}, "running", OPERATORS),
-    ("post", "incidents/17/false-positive", {"reason": "x"}, "running", OPERATORS),
-    ("post", "incidents/17/note", {"reason": "x"}, "running", OPERATORS),
+    ("get", "incidents/900017", None, "running", EVERYBODY),
+    ("post", "incidents/900017/acknowledge", {"reason": "x"}, "running", OPERATORS),
+    ("post", "incidents/900017/mitigate", {"reason": "x"}, "running", OPERATORS),
+    ("post", "incidents/900017/resolve", {"reason": "x"}, "running", OPERATORS),
+    ("post", "incidents/900017/false-positive", {"reason": "x"}, "running", OPERATORS),
+    ("post", "incidents/900017/note", {"reason": "x"}, "running", OPERATORS),
     ("post", "novas/torch/violations", {"type": "tool_burst"}, "running", OPERATORS),
 ]
 # what a Nova's key opens for its own Nova
 ITS_OWN = {
     "incidents": 200,
-    "incidents/17": 200,
+    "incidents/900017": 200,
     "get tasks": 200,
     "post tasks": 201,
     "novas/torch/violations": 201,
@@ -86,7 +86,7 @@ def _torch(settings: Any) -> None:
     factories.make_nova()
     ProviderAccount.objects.create(slug="claude")
     SafetyIncident.objects.create(
-        pk=17, nova_id="torch", mechanism="frosty", reason="x", opened_at=factories.NOW, last_seen_at=factories.NOW
+        pk=900017, nova_id="torch", mechanism="frosty", reason="x", opened_at=factories.NOW, last_seen_at=factories.NOW
     )
 
 
@@ -170,11 +170,11 @@ def test_the_admin_has_the_same_rules(role: str, verb: str, mode: str, now: date
 @pytest.mark.parametrize(
     ("page", "verb", "row", "may"),
     [
-        ("safetyincident", "acknowledge", "17", OPERATORS),
-        ("safetyincident", "mitigate", "17", OPERATORS),
-        ("safetyincident", "resolve", "17", OPERATORS),
-        ("safetyincident", "false_positive", "17", OPERATORS),
-        ("safetyincident", "note", "17", OPERATORS),
+        ("safetyincident", "acknowledge", "900017", OPERATORS),
+        ("safetyincident", "mitigate", "900017", OPERATORS),
+        ("safetyincident", "resolve", "900017", OPERATORS),
+        ("safetyincident", "false_positive", "900017", OPERATORS),
+        ("safetyincident", "note", "900017", OPERATORS),
         ("provideraccount", "archive", "claude", OFFICERS),
         ("provideraccount", "close_breaker", "claude", OFFICERS),
     ],
