@@ -31,7 +31,7 @@ STREAM_GAP = "stream_gap"
 
 _FRESH = timedelta(seconds=10)  # an older reading of the fleet counts as none
 _OBSERVE_EVERY = timedelta(seconds=1)
-_ASK_MEMORY_EVERY = timedelta(seconds=20)  # the answer is long
+_ASK_MEMORY_EVERY = timedelta(seconds=30)  # the answer is long
 _MEMORY_FRESH = timedelta(seconds=60)
 _SHOW_GAP = timedelta(minutes=10)
 
