@@ -228,8 +228,6 @@ def test_every_entry_that_the_stack_wrote_is_valid(outside: Outside, analysed: s
     }
 
 
-def test_a_foreign_entry_on_a_stream_of_ours_is_kept_and_changes_nothing(
-    outside: Outside, foreign_entry: str
-) -> None:
+def test_a_foreign_entry_on_a_stream_of_ours_is_kept_and_changes_nothing(outside: Outside, foreign_entry: str) -> None:
     kept = wait_until(lambda: outside.inbox(foreign_entry), seconds=90, what="the foreign entry is noticed")
     assert (kept["status"], kept["kind"]) == ("rejected", "foreign")
