@@ -1,6 +1,6 @@
 """MetricsCollector: the figures of a scope as EnterpriseMetric rows, one set an hour for the fleet and for each team.
 
-The single events go on `nova.enterprise.metrics` as they are relayed (workflow.streams.relay); these rows are what they came to.
+The single events go on `nova.enterprise.metrics` when they are relayed (workflow.streams.relay); these rows sum them up.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """The six sections of the enterprise dashboard, for the fleet, a team or a Nova (spec section 7).
 
-One payload for page, API, report and export. It is made of roll-ups and present rows, of sums and counts only: no text of a task
-and nothing personal gets in here. It reads; it writes nothing.
+One payload for page, API, report and export. It is made of roll-ups and present rows, of sums and counts only: no text of a
+task and nothing personal gets in here. It reads; it writes nothing.
 
 The payload, plain values throughout:
 
@@ -14,8 +14,9 @@ The payload, plain values throughout:
       "scope": {"kind": "fleet" | "team" | "nova", "name": ""},
       "period": {"since": …, "until": …, "seconds": 86400.0},
       "data_until": …,                                              the journal is counted up to there; None: nothing yet
-      "figures": {"productivity_metrics": {"quality_score": {"value": None, "text": "not enough data (3 of 20)", "unit": "percent",
-                  "formula": …, "since": …, "until": …, "cases": 3, "least_cases": 20, "link": "tasks?status=completed"}, …}, …},
+      "figures": {"productivity_metrics": {"quality_score": {"value": None, "text": "not enough data (3 of 20)",
+                  "unit": "percent", "formula": …, "since": …, "until": …, "cases": 3, "least_cases": 20,
+                  "link": "tasks?status=completed"}, …}, …},
       "missing": {"safety_compliance": "could not be read"},        a section that failed; its value is {} then
     }
 

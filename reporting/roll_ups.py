@@ -1,8 +1,8 @@
 """Keeps the roll-ups: reads on in the journal and adds what the new entries say, each exactly once.
 
-The sums and the cursor are written in one transaction, which another's turn makes void. The cost of a turn is bounded by the new
-entries. Figures lag about three seconds behind the journal, and more while it grows faster than a fifth of one processor can
-sum it up; the dashboard says up to where they reach. It must not know what the figures mean.
+The sums and the cursor are written in one transaction, which another's turn makes void. The cost of a turn is bounded by the
+new entries. Figures lag about three seconds behind the journal, and more while it grows faster than a fifth of one processor
+can sum it up; the dashboard says up to where they reach. It must not know what the figures mean.
 """
 
 from collections import defaultdict

@@ -1,7 +1,7 @@
 """How far the journal is settled: up to which id no entry can appear any more.
 
-On SQLite one writes at a time and ids appear in order. On PostgreSQL a transaction may commit after another that took higher ids:
-a gap is passed when its entry is there, or when every transaction has ended that could fill it (`pg_snapshot_xmin`).
+On SQLite one writes at a time and ids appear in order. On PostgreSQL a transaction may commit after another that took higher
+ids: a gap is passed when its entry is there, or when every transaction has ended that could fill it (`pg_snapshot_xmin`).
 """
 
 from collections.abc import Callable

@@ -96,13 +96,17 @@ def _flag(condition: Q) -> Case:
     return Case(When(condition, then=Value(True)), default=Value(False), output_field=BooleanField())
 
 
-def open_tasks(scope: Scope) -> Counter[str]:
-    """Count the tasks that are not completed, by status; a team's are its Novas' and what is open to the team alone."""
+def open_tasks(scope: Scope, *, assigned_only: bool = False) -> Counter[str]:
+    """Count the tasks that are not completed, by status; a team's are its Novas' and what is open to the team alone.
+
+    `assigned_only`: of a team only its Novas'.
+    """
     rows: QuerySet[Task] = Task.objects.filter(status__in=("pending", "in_progress", "blocked"), personal=False)
     if scope.nova_id:
         rows = rows.filter(assignee=scope.nova_id)
     elif scope.team:
-        rows = rows.filter(Q(assignee__team=scope.team) | Q(assignee=None, team=scope.team))
+        own = Q(assignee__team=scope.team)
+        rows = rows.filter(own if assigned_only else own | Q(assignee=None, team=scope.team))
     return Counter(dict(rows.order_by().values_list("status").annotate(Count("pk"))))
 
 

@@ -1,6 +1,6 @@
 """Which roll-up rows cover a period: whole days and hours where they fit, quarters of an hour at its edges. Pure.
 
-Quarters are kept for two days, hours for 35, days for good: an older period has its edges where a row that is still there begins.
+Quarters are kept for two days, hours for 35, days for good: an older period has its edges where a row begins that is kept.
 """
 
 from collections.abc import Iterator

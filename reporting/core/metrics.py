@@ -35,7 +35,7 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One figure. `value` None: not enough data. `link`: list and query at /api/v1/ of the rows behind it; empty: there is none."""
+    """One figure. `value` None: not enough data. `link`: list and query at /api/v1/ of the rows behind it; empty: none."""
 
     value: float | int | str | None
     unit: str  # tasks, tasks/h, percent, seconds, …; empty: a word

@@ -37,7 +37,8 @@ def test_the_payload_has_the_six_sections_with_the_specifications_keys(now: date
             "value": 90.0,
             "text": "90 %",
             "unit": "percent",
-            "formula": "succeeded with evidence and no rework within 7 days so far / succeeded, over 7 days, without momentum tasks",
+            "formula": "succeeded with evidence and no rework within 7 days so far / succeeded, over 7 days, without momentum "
+            "tasks",
             "since": "2026-11-13T12:00:00+00:00",
             "until": "2026-11-20T12:00:00+00:00",
             "cases": 30,
