@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from django.db import migrations
+from django.db import migrations, models
 
 
 def make_roles(apps, schema_editor):
@@ -25,6 +25,7 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.AddField("rollupcursor", "first_id", models.BigIntegerField(null=True)),
         migrations.RunPython(make_roles, migrations.RunPython.noop),
         migrations.RunPython(make_schedule, migrations.RunPython.noop),
     ]

@@ -30,7 +30,8 @@ WEEK = timedelta(days=7)
 
 
 @pytest.fixture(autouse=True)
-def _plain_static(settings: Any) -> None:
+def _plain_static(settings: Any, tmp_path: Path) -> None:
+    settings.STATIC_ROOT = tmp_path
     plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     settings.STORAGES = settings.STORAGES | {"staticfiles": plain}
 
