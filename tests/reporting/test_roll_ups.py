@@ -137,8 +137,8 @@ def test_a_turn_that_another_has_overtaken_writes_nothing(now: datetime, monkeyp
     do_task("torch", at=now)
     written = roll_ups._added
 
-    def overtaken(batch: Any) -> Any:
-        rows = written(batch)
+    def overtaken(*given: Any) -> Any:
+        rows = written(*given)
         monkeypatch.setattr(roll_ups, "_added", written)
         sum_up(now=now)
         return rows
