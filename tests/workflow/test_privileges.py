@@ -16,6 +16,11 @@ from django.db import transaction
 from django.test import Client
 from django.urls import reverse
 
+from reporting import reports
+from reporting.api import urls as reporting_urls
+from reporting.core.metrics import Period
+from reporting.models import ReportLink, ReportSchedule
+from reporting.scope import Scope
 from safety import api_keys
 from safety.core.scopes import NOVA_SCOPES, OPERATOR_SCOPES
 from safety.models import AuditEntry, ProviderAccount, SafetyIncident
@@ -104,6 +109,19 @@ MAY: dict[str, dict[str, set[str]]] = {
     "journal-entry": {"GET": AUDITORS},
     "insights": {"GET": EVERYBODY},
     "celebrations": {"GET": EVERYBODY},
+    "dashboard": {"GET": EVERYBODY},
+    "team-dashboard": {"GET": EVERYBODY},
+    "nova-dashboard": {"GET": EVERYBODY | {AGENT}},
+    "series": {"GET": EVERYBODY},
+    "team-series": {"GET": EVERYBODY},
+    "nova-series": {"GET": EVERYBODY | {AGENT}},
+    "reports": {"GET": EVERYBODY, "POST": OPERATORS},
+    "report": {"GET": EVERYBODY},
+    "report-export": {"GET": EVERYBODY},
+    "report-links": {"GET": OPERATORS, "POST": OPERATORS},
+    "report-link-revoke": {"POST": OPERATORS},
+    "report-schedules": {"GET": EVERYBODY, "POST": OPERATORS},
+    "report-schedule-verb": {"POST": OPERATORS},
 }
 # of these scopes a Nova's key needs one; an address that is not named is open to any of its keys
 AGENTS_NEED: dict[tuple[str, str], set[str]] = {
@@ -124,6 +142,8 @@ AGENTS_NEED: dict[tuple[str, str], set[str]] = {
     ("nova-messages", "POST"): {"messages"},
     ("messages-ack", "POST"): {"messages"},
     ("events", "GET"): {"events"},
+    ("nova-dashboard", "GET"): {"read"},
+    ("nova-series", "GET"): {"read"},
 }
 # bodies that get as far as the question whose Nova it is; of the others a reason is enough
 BODIES: dict[str, dict[str, Any]] = {
@@ -143,9 +163,12 @@ NOT_FOR_KEYS = {
 }
 
 
+PATTERNS = {str(pattern.name): (house.app_name, pattern) for house in (urls, reporting_urls) for pattern in house.urlpatterns}
+
+
 def addresses() -> Iterator[tuple[str, str]]:
     """Give (name, words of the address) of every address; one with several verbs once for each."""
-    for pattern in urls.urlpatterns:
+    for _, pattern in PATTERNS.values():
         verbs = re.search(r"\(\?P<verb>([^)]*)\)", str(pattern.pattern))
         for verb in verbs[1].split("|") if verbs else [""]:
             yield str(pattern.name), verb
@@ -155,11 +178,12 @@ ADDRESSES = [address for address in addresses() if address[0] not in NOT_FOR_KEY
 
 
 def path_of(name: str, verb: str) -> str:
-    pattern = next(p for p in urls.urlpatterns if p.name == name)
+    namespace, pattern = PATTERNS[name]
     kind = name.removesuffix("-verb").removesuffix("-close-breaker").removesuffix("-test")
     values = {
         "nova_id": "torch", "incident_id": "900017", "halt_id": "900018", "key_id": "900019", "task_id": "T-1",
-        "approval_id": "900022",
+        "approval_id": "900022", "team": "day", "report_id": "REPORT-20261120-0a1b2c3d", "kind": "csv", "link_id": "0a1b",
+        "schedule_id": "900024",
         "entry_id": str(AuditEntry.objects.latest("id").pk),
         "permit_id": "abc", "verb": verb,
         "pk": {
@@ -167,7 +191,7 @@ def path_of(name: str, verb: str) -> str:
             "command": "words", "http-endpoint": "builds", "model-price": "900023",
         }.get(kind, ""),
     }  # fmt: skip
-    return reverse(f"api:{name}", kwargs={group: values[group] for group in pattern.pattern.regex.groupindex})
+    return reverse(f"{namespace}:{name}", kwargs={group: values[group] for group in pattern.pattern.regex.groupindex})
 
 
 @pytest.fixture
@@ -175,7 +199,7 @@ def house(now: datetime) -> None:
     """What the addresses are about: each of them exists, with ids that no sequence of the database comes to."""
     factories.make_installation()
     for nova_id in ("torch", "echo"):
-        factories.make_nova(nova_id, personality=nova_id)
+        factories.make_nova(nova_id, personality=nova_id, team="day")
     factories.make_task(id="T-1", assignee="torch")
     factories.make_objective(pk=900021)
     ProviderAccount.objects.create(slug="claude", key_source="file", key_location="/nowhere")  # tried, it makes no call
@@ -193,6 +217,11 @@ def house(now: datetime) -> None:
         requested_at=now,
         expires_at=now + timedelta(days=9999),
     )
+    report = reports.make_report(Scope(), Period(now - timedelta(days=7), now), now=now)
+    report.id, report._state.adding = "REPORT-20261120-0a1b2c3d", True
+    report.save(force_insert=True)
+    ReportLink.objects.create(pk="0a1b", report=report, created_at=now, created_by="x", expires_at=now + timedelta(days=9))
+    ReportSchedule.objects.create(pk=900024, name="Monday", due_at=now)
     _, key = api_keys.create_key("torch", now=now)
     type(key).objects.filter(pk=key.pk).update(id=900019)
 
