@@ -1,16 +1,19 @@
-"""What django-q2 runs: a slice of a loop slot, a slice of a work slot. A call each; leases decide who really works."""
+"""What django-q2 runs: a slice of a loop slot or a work slot, whose leases decide who really works; and what is done by the clock."""
 
 import ctypes
 import gc
 import os
 import sys
 import threading
+from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
 from django.db import connection
 from django.db.backends.signals import connection_created
 
+from safety import audit
+from workflow import retention, sealing
 from workflow.execution.host import ExecutionHost
 from workflow.hosting.slices import Slice
 from workflow.loop import Loop
@@ -42,6 +45,27 @@ def run_work_slice(slot: str) -> None:
     host.drive(threading.Event(), settings.WORK_SLICE, heartbeat=turn.renew)
     turn.end()
     _give_memory_back()
+
+
+def seal_journal() -> None:
+    """Seal the journal behind its writers, and anchor the seals."""
+    sealing.seal_and_anchor(now=_now())
+
+
+def verify_journal(run_id: int | None = None) -> None:
+    """Do the verification that was asked for; without an id, the daily one."""
+    with audit.acting("scheduler"):
+        sealing.verify(run_id, clock=_now)
+
+
+def keep_retention() -> None:
+    """Forget what is older than the settings say."""
+    with audit.acting("scheduler"):
+        retention.keep(now=_now())
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)  # noqa: TID251 - scheduled jobs are a door
 
 
 def _use_indexes_as_queues() -> None:
