@@ -1,9 +1,9 @@
 """The database's own refusal to change the journal and its seals: triggers, for SQLite and PostgreSQL.
 
 Installed after every migrate, since SQLite drops a table's triggers when Django remakes the table; readiness fails while one is
-missing. One way leads past them: entries of a range whose seal has an archive that says `deleting` may be deleted (safety.pruning).
-Whoever may drop tables may drop triggers too: the seals, not these, show that. A migration that remakes one of these three
-tables on SQLite calls `remove` first, since a trigger speaks of the two others.
+missing. One way leads past them: entries of a range whose seal has an archive that says `deleting` may be deleted
+(safety/pruning.py). Whoever may drop tables may drop triggers too: the seals, not these, show that. A migration that remakes
+one of these three tables on SQLite calls `remove` first, since a trigger speaks of the two others.
 """
 
 from typing import Any
@@ -111,7 +111,7 @@ def _present(connection: BaseDatabaseWrapper) -> dict[str, bool]:
 
 
 def remove(using: str = "default") -> None:
-    """Drop the triggers, so that a test database can be emptied, or a migration can remake a table. Nothing else may call this."""
+    """Drop the triggers, so that a test can empty the database or a migration remake a table. Nothing else may call this."""
     connection = connections[using]
     with connection.cursor() as cursor:
         for name in sorted(_present(connection)):

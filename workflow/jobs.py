@@ -1,4 +1,4 @@
-"""What django-q2 runs: a slice of a loop slot or a work slot, whose leases decide who really works; and what is done by the clock."""
+"""What django-q2 runs: slices of loop and work slots, where leases decide who really works; and what is done by the clock."""
 
 import ctypes
 import gc

@@ -1,7 +1,7 @@
 """Forgets old rows, in bounded batches, each journalled with its count; what somebody may still need stays, however old.
 
-How long is settings' (`NOVAWF_RETENTION_…_DAYS`, 0: for ever). Tables are walked along their keys, oldest first, so a walk costs
-what is old and not what is there.
+How long is settings' (`NOVAWF_RETENTION_…_DAYS`, 0: for ever). Tables are walked along their keys, oldest first: a walk costs
+what is old, not what is there.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What the installation does with its seals: made every minute, anchored outside the database, verified every day and when asked.
+"""What the installation does with its seals: made every minute, anchored outside the database, verified daily and on demand.
 
 Jobs and doors call this. What a seal is stands in safety/core/seals.py.
 """

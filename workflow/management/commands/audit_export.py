@@ -1,4 +1,4 @@
-"""`manage.py audit_export FILE`: the journal as a file that others can verify, filtered and redacted. Journalled as `cli:<user>`.
+"""`manage.py audit_export FILE`: the journal as a file that others can verify, filtered and redacted. It is journalled.
 
 Exit codes: 0 done; 1 not done, nothing was written; 2 the command line is wrong.
 """
@@ -43,7 +43,7 @@ class Command(BaseCommand):
             type=_fields,
             default=frozenset(),
             metavar="FIELDS",
-            help=f"leave these out, with commas between: text (that is {', '.join(sorted(TEXT_FIELDS))}), {', '.join(CLOSED_FIELDS)}",
+            help=f"leave these out: of {', '.join(CLOSED_FIELDS)}, with commas between; text: {', '.join(sorted(TEXT_FIELDS))}",
         )
         parser.add_argument("--with-personal", action="store_true", help="do not redact the texts of personal entries")
         parser.add_argument("--verifier", type=Path, metavar="FILE", help="write the program that verifies such files, too")
@@ -80,9 +80,7 @@ class Command(BaseCommand):
             f"{done.last_seal}, {done.bytes:,} bytes.\nHead: {done.head}\nKey: {seal_keys.public_key() or 'none'}"
         )
         if done.left_out:
-            self.stdout.write(
-                f"{done.left_out:,} entries of these seals are left out, by the filter or since they are archived."
-            )
+            self.stdout.write(f"{done.left_out:,} entries of these seals are not in it: filtered, or in archives.")
         if done.unsealed:
             self.stdout.write(f"{done.unsealed:,} entries are not sealed yet and not in it.")
 

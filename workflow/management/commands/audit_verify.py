@@ -1,7 +1,7 @@
 """`manage.py audit_verify`: recompute the journal's digests, signatures and chain, and name everything that does not match.
 
-Exit codes: 0 nothing is wrong; 1 something is, and is named; 2 nothing could be verified. Without `--anchor` it says what can't be
-excluded. The result is not kept: `POST /api/v1/journal/verify` and the daily job keep theirs.
+Exit codes: 0 nothing is wrong; 1 something is, and is named; 2 nothing could be verified. Without `--anchor` it says what
+can't be excluded. The result is not kept: `POST /api/v1/journal/verify` and the daily job keep theirs.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""`manage.py prune`: forget what is older than the settings say; the journal only after it was archived and verified. Journalled.
+"""`manage.py prune`: forget what is older than the settings say, the journal only after it was archived and verified.
 
 Exit codes: 0 done, or nothing to do; 1 refused, or not all of it was done; 2 the command line is wrong.
 """
