@@ -398,6 +398,8 @@ UNFOLD = {
                 "title": "Record",
                 "items": [
                     _link("Journal", "menu_book", "safety_auditentry"),
+                    _link("Seals", "verified", "safety_auditseal"),
+                    _link("Verifications", "fact_check", "safety_verificationrun"),
                     _link("Stream cursors", "bookmark", "workflow_streamcursor"),
                     _link("Leases", "key", "workflow_lease"),
                 ],

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import connection, transaction
+from django.db.models import Count, Max, Min, QuerySet, Sum
 
 from safety import audit, audit_export, seals
 from safety.audit import Entry
@@ -61,13 +62,15 @@ def prune(*, before: datetime, now: datetime, dry_run: bool = False) -> Pruned:
     :raises PruneRefused: a range or an archive is damaged. :raises OSError: the archive can't be written.
     """
     done = Pruned(held_back_by=unread())
-    limit = min(done.held_back_by.values(), default=None)
-    for batch in _batches(before, limit):
+    old = _old(before, min(done.held_back_by.values(), default=None))
+    if dry_run:
+        sums = old.aggregate(Count("number"), Sum("count"), Min("first_id"), Max("last_id"))
+        done.seals, done.entries, done.first_id, done.last_id = (value or 0 for value in sums.values())
+        return done
+    while batch := _batch(old):
         done.seals += len(batch)
         done.entries += sum(row.count for row in batch)
         done.first_id, done.last_id = done.first_id or batch[0].first_id, batch[-1].last_id
-        if dry_run:
-            continue
         name = _archive(batch, now=now)
         done.files += [name] if name not in done.files else []
         for part in _parts(batch):
@@ -86,20 +89,18 @@ def _lowest_in_outbox() -> int | None:
     return min((min(ids) for ids in rows if ids), default=None)
 
 
-def _batches(before: datetime, limit: int | None) -> Iterator[list[AuditSeal]]:
-    """Give the ranges that may go, in order, as many as share an archive; ranges that were archived already first."""
-    while True:
-        rows = AuditSeal.objects.filter(sealed_at__lt=before).exclude(archive__pruned_at__isnull=False)
-        if limit is not None:
-            rows = rows.filter(last_id__lt=limit)
-        found = list(rows.select_related("archive").order_by("number")[:SEALS_OF_ARCHIVE])
-        if found:
-            found = list(takewhile(partial(_shares, _file_of(found[0])), found))
-            yield found
-            if AuditSeal.objects.filter(pk=found[0].pk, archive__pruned_at=None).exists():
-                return  # a dry run: the next look would find the same
-        else:
-            return
+def _old(before: datetime, limit: int | None) -> QuerySet[AuditSeal]:
+    """Give the seals whose ranges may go, oldest first."""
+    rows = AuditSeal.objects.filter(sealed_at__lt=before).exclude(archive__pruned_at__isnull=False)
+    if limit is not None:
+        rows = rows.filter(last_id__lt=limit)
+    return rows.select_related("archive").order_by("number")
+
+
+def _batch(old: QuerySet[AuditSeal]) -> list[AuditSeal]:
+    """Give the oldest seals that share an archive: one that stands, or one that is to be written."""
+    found = list(old[:SEALS_OF_ARCHIVE])
+    return list(takewhile(partial(_shares, _file_of(found[0])), found)) if found else []
 
 
 def _shares(file: str, row: AuditSeal) -> bool:

@@ -202,6 +202,8 @@ def tamper(db: None) -> Callable[..., None]:
         with transaction.atomic(), connection.cursor() as cursor:
             triggers.remove()
             cursor.execute(sql, parameters)
+            if connection.vendor == "postgresql":
+                cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
             triggers.install()
 
     return execute

@@ -102,6 +102,9 @@ MAY: dict[str, dict[str, set[str]]] = {
     "executions": {"GET": EVERYBODY},
     "journal": {"GET": AUDITORS},
     "journal-entry": {"GET": AUDITORS},
+    "journal-seals": {"GET": AUDITORS},
+    "journal-verify": {"GET": AUDITORS, "POST": AUDITORS},
+    "journal-verifications": {"GET": AUDITORS},
     "insights": {"GET": EVERYBODY},
     "celebrations": {"GET": EVERYBODY},
 }
