@@ -362,7 +362,7 @@ OPERATIONS: Mapping[str, Described] = {
     "SealList.GET": _listed(seals.SealShown),
     "JournalVerification.GET": _one(seals.ChainStatusShown),
     "JournalVerification.POST": Described(
-        seals.VerifyAccepted, {202: seals.VerificationShown}, {"scope": "full", "reason": "before the audit"}
+        seals.VerifyAccepted, {201: seals.VerificationShown}, {"scope": "full", "reason": "before the audit"}
     ),
     "VerificationList.GET": _listed(seals.VerificationShown),
     "InsightList.GET": _listed(record_views.InsightShown),

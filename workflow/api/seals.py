@@ -1,4 +1,4 @@
-"""The journal's seals and verifications, at the API: for auditors. Nothing is changed here but that a verification is asked for."""
+"""The journal's seals and verifications, for auditors. Nothing is changed here; a verification is asked for."""
 
 from dataclasses import asdict
 from typing import Any
@@ -92,7 +92,7 @@ class SealList(Door):
 
 
 class JournalVerification(Door):
-    """GET: how far the journal is sealed and verified. POST with a reason: verify it now; 202, a worker does it."""
+    """GET: how far the journal is sealed and verified. POST with a reason: have it verified; a worker does it."""
 
     permissions_needed = {"GET": "safety.view_auditseal", "POST": "safety.add_verificationrun"}
 
@@ -102,7 +102,7 @@ class JournalVerification(Door):
     def post(self, request: Request) -> Response:
         data = self.accept(VerifyAccepted).validated_data
         asked = sealing.ask_verification(data["scope"], reason=data["reason"], now=self.now)
-        return Response(VerificationShown(asked).data, status=202)
+        return Response(VerificationShown(asked).data, status=201)
 
 
 class VerificationList(Door):
