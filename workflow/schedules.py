@@ -6,6 +6,11 @@ from datetime import datetime, timedelta
 
 from django_q.models import Schedule
 
+from safety import audit
+from safety.audit import Entry
+
+SCHEDULE_CREATED = "workflow.schedule.created"
+
 
 @dataclass(frozen=True, slots=True)
 class Planned:
@@ -24,7 +29,7 @@ SCHEDULES: Mapping[str, Planned] = {
 
 
 def seed_schedules(*, now: datetime) -> list[str]:
-    """Plan what is not planned yet; give the names. What an operator changed of a schedule stays."""
+    """Plan what is not planned yet, in the caller's transaction; give the names. What is planned stays as it is."""
     known = set(Schedule.objects.filter(name__in=SCHEDULES).values_list("name", flat=True))
     missing = {name: planned for name, planned in SCHEDULES.items() if name not in known}
     for name, planned in missing.items():
@@ -36,4 +41,9 @@ def seed_schedules(*, now: datetime) -> list[str]:
             repeats=-1,
             next_run=now + planned.first_after,
         )
+    told = [
+        Entry(SCHEDULE_CREATED, "", "schedule", name, after={"job": planned.job, "minutes": planned.minutes})
+        for name, planned in missing.items()
+    ]
+    audit.record(told, now=now)
     return [f"schedule {name}" for name in missing]
