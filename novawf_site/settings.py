@@ -234,6 +234,7 @@ LOOP_SLOTS = _integer("NOVAWF_LOOP_SLOTS", 2, 1, 64)
 LOOP_SLICE = 12.0  # seconds a slice drives the engine before it returns
 WORK_SLOTS = 2
 WORK_SLICE = 60.0  # seconds a host accepts executions before it drains
+JOB_SECONDS = 5.0  # a scheduled job works so long, then queues what is left: probes wait for the same worker
 EXECUTION_TIMEOUT_LIMIT = 900  # seconds: the longest an execution may run
 ENGINE_BATCH = _integer("NOVAWF_ENGINE_BATCH", 128, 1, 1000)
 LEASE_SECONDS = 6.0

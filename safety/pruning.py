@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from pathlib import Path
 
 from django.conf import settings
@@ -25,6 +25,7 @@ from safety.offline import audit_verify
 
 JOURNAL_PRUNED = "safety.journal.pruned"
 SEALS_OF_ARCHIVE = 500
+ENTRIES_OF_ARCHIVE = 20_000  # so that a job that writes one is soon done
 _ENTRIES_AT_ONCE = 2_000  # deleted in one transaction, about
 _TABLE = AuditEntry._meta.db_table
 
@@ -46,6 +47,7 @@ class Pruned:
     last_id: int = 0
     files: list[str] = field(default_factory=list)
     held_back_by: dict[str, int] = field(default_factory=dict)  # readers that need entries from this id on
+    more: bool = False  # it was told to stop before all was done
 
 
 def register_reader(name: str, lowest_unread: Callable[[], int | None]) -> None:
@@ -53,8 +55,8 @@ def register_reader(name: str, lowest_unread: Callable[[], int | None]) -> None:
     _readers[name] = lowest_unread
 
 
-def prune(*, before: datetime, now: datetime, dry_run: bool = False) -> Pruned:
-    """Archive and delete the ranges that were sealed before an instant, oldest first.
+def prune(*, before: datetime, now: datetime, dry_run: bool = False, go_on: Callable[[], bool] = lambda: True) -> Pruned:
+    """Archive and delete the ranges that were sealed before an instant, oldest first, archive by archive while `go_on` says so.
 
     1. Choose ranges no reader needs. 2. Verify them. 3. Write the archive. 4. Verify it, by its own means. 5. Delete in bounded
     batches, each journalled. Broken off anywhere it may be run again: an archive that stands is used.
@@ -68,6 +70,9 @@ def prune(*, before: datetime, now: datetime, dry_run: bool = False) -> Pruned:
         done.seals, done.entries, done.first_id, done.last_id = (value or 0 for value in sums.values())
         return done
     while batch := _batch(old):
+        if not go_on():
+            done.more = True
+            break
         done.seals += len(batch)
         done.entries += sum(row.count for row in batch)
         done.first_id, done.last_id = done.first_id or batch[0].first_id, batch[-1].last_id
@@ -100,7 +105,13 @@ def _old(before: datetime, limit: int | None) -> QuerySet[AuditSeal]:
 def _batch(old: QuerySet[AuditSeal]) -> list[AuditSeal]:
     """Give the oldest seals that share an archive: one that stands, or one that is to be written."""
     found = list(old[:SEALS_OF_ARCHIVE])
-    return list(takewhile(partial(_shares, _file_of(found[0])), found)) if found else []
+    shared = list(takewhile(partial(_shares, _file_of(found[0])), found)) if found else []
+    if not shared or _file_of(shared[0]):
+        return shared
+    sums = accumulate(row.count for row in shared)
+    return [
+        row for place, (row, entries) in enumerate(zip(shared, sums, strict=True)) if not place or entries <= ENTRIES_OF_ARCHIVE
+    ]
 
 
 def _shares(file: str, row: AuditSeal) -> bool:

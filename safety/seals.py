@@ -6,7 +6,7 @@ table's write lock now have let it go. Anchors and files are not known here.
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -30,8 +30,8 @@ _SEAL_COLUMNS = (
 )  # fmt: skip
 
 
-def seal(*, now: datetime, most: int = 500) -> int:
-    """Seal what may be closed, `most` ranges at once; give how many were made.
+def seal(*, now: datetime, go_on: Callable[[], bool] = lambda: True) -> int:
+    """Seal what may be closed, range by range while `go_on` says so; give how many were made.
 
     Each seal is a transaction of its own; of two sealers that run at once one finds its place taken, and stops.
 
@@ -43,7 +43,7 @@ def seal(*, now: datetime, most: int = 500) -> int:
     closed = closed_up_to(now=now)
     made = 0
     last = AuditSeal.objects.defer("leaves").order_by("-number").first()
-    while made < most:
+    while go_on():
         following = _next(last, closed, public, now)
         if following is None:
             break

@@ -4,7 +4,7 @@ What archives and anchors are is told by the caller: a function that checks a ra
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -46,6 +46,7 @@ class Outcome:
     damages: int = 0
     findings: list[Finding] = field(default_factory=list)  # the first of them
     keys: set[str] = field(default_factory=set)
+    finished: bool = True
 
     def add(self, found: list[Finding]) -> None:
         self.damages += len(found)
@@ -67,9 +68,9 @@ def verify(
     last: int | None = None,
     anchors: Mapping[int, Anchor] | None = None,
     check_pruned: CheckPruned | None = None,
-    progress: Callable[[Outcome], None] = lambda outcome: None,
+    go_on: Callable[[Outcome], bool] = lambda outcome: True,
 ) -> Outcome:
-    """Recompute every digest, signature and link from a seal on, up to the seal `last`, or to the end.
+    """Recompute every digest, signature and link from a seal on, up to the seal `last`, or to the end, while `go_on` says so.
 
     An empty chain with entries is no damage: nothing was sealed yet. What lies behind the last seal is only counted.
     """
@@ -84,8 +85,10 @@ def verify(
         _check_entries(row, seal, outcome, check_pruned)
         outcome.keys.add(row.public_key)
         outcome.seals += 1
-        progress(outcome)
-    if last is None:
+        if not go_on(outcome):
+            outcome.finished = False
+            break
+    if last is None and outcome.finished:
         outcome.add(chain.end())
         outcome.unsealed = AuditEntry.objects.filter(id__gt=chain.last_id).count()
     if start.number == 0:
@@ -167,38 +170,44 @@ def run(
     *,
     clock: Callable[[], datetime],
     anchors: Mapping[int, Anchor] | None = None,
-    check_pruned: CheckPruned | None = None,
-) -> VerificationRun:
-    """Do a verification and keep its result; damage is journalled and opens an incident.
+    go_on: Callable[[], bool] = lambda: True,
+) -> bool:
+    """Do a verification, or a part of it, and keep its result; damage is journalled and opens an incident.
 
-    1. Begin where the last clean run ended (new), or at the first seal (full). 2. Verify. 3. Keep, and tell of damage.
+    1. Begin where the part before ended, where the last clean run ended (new), or at the first seal (full). 2. Verify while
+    `go_on` says so. 3. Keep, unless another process did this part; at the end tell of damage. False: it kept nothing.
     """
-    asked.started_at = clock()
-    asked.save(update_fields=["started_at"])
+    begun = asked.last_seal
+    started_at = asked.started_at or clock()
     start, known = _start_of(asked)
-    outcome = verify(start=start, anchors={**known, **(anchors or {})}, check_pruned=check_pruned)
-    outcome.anchored = bool(anchors)
-    now = max(clock(), asked.started_at)
-    values = asdict(replace(outcome, findings=[]))
-    names = ("first_seal", "last_seal", "last_id", "head", "entries", "anchored", "damages")
-    for name in names:
-        setattr(asked, name, values[name])
-    asked.findings = [asdict(finding) for finding in outcome.findings]
-    asked.finished_at = now
+    outcome = verify(start=start, anchors={**known, **(anchors or {})}, go_on=lambda _: go_on())
+    now = max(clock(), started_at)
+    values: dict[str, Any] = {name: getattr(outcome, name) for name in ("last_seal", "last_id", "head")}
+    values |= {
+        "started_at": started_at,
+        "first_seal": asked.first_seal or outcome.first_seal,
+        "anchored": bool(anchors),
+        "entries": asked.entries + outcome.entries,
+        "damages": asked.damages + outcome.damages,
+        "findings": [*asked.findings, *(asdict(finding) for finding in outcome.findings)][:FINDINGS_KEPT],
+        "finished_at": now if outcome.finished else None,
+    }
     with transaction.atomic():
-        asked.save(update_fields=[*names, "findings", "finished_at"])
-        if outcome.damages:
-            _tell(asked, outcome, now)
-    return asked
+        if not VerificationRun.objects.filter(pk=asked.pk, last_seal=begun, finished_at=None).update(**values):
+            return False
+        asked.refresh_from_db()
+        if outcome.finished and asked.damages:
+            _tell(asked, now)
+    return True
 
 
 def _start_of(asked: VerificationRun) -> tuple[Start, Mapping[int, Anchor]]:
-    """Give where to begin, and the seal that the last clean run ended with, which must be there still."""
+    """Give where to begin; at the beginning also the seal that the last clean run ended with, which must be there still."""
     last = _finished().filter(damages=0).exclude(last_seal=0).first()
-    if last is None:
-        return Start(), {}
-    known = {last.last_seal: Anchor(last.last_seal, last.last_id, last.head)}
-    if asked.scope == "new" and AuditSeal.objects.filter(number=last.last_seal, head=last.head).exists():
+    known = {last.last_seal: Anchor(last.last_seal, last.last_id, last.head)} if last else {}
+    if asked.last_seal:
+        return Start(asked.last_seal, asked.last_id, asked.head), known
+    if last and asked.scope == "new" and AuditSeal.objects.filter(number=last.last_seal, head=last.head).exists():
         return Start(last.last_seal, last.last_id, last.head), known
     return Start(), known
 
@@ -207,10 +216,10 @@ def _finished() -> Any:
     return VerificationRun.objects.exclude(finished_at=None).order_by("-finished_at", "-id")
 
 
-def _tell(asked: VerificationRun, outcome: Outcome, now: datetime) -> None:
-    first = outcome.findings[0]
-    after = {"verification": asked.pk, "damages": outcome.damages, "first": asdict(first)}
-    reason = f"The journal does not match its seals ({outcome.damages} findings). {first.words}"
+def _tell(asked: VerificationRun, now: datetime) -> None:
+    first = asked.findings[0]
+    after = {"verification": asked.pk, "damages": asked.damages, "first": first}
+    reason = f"The journal does not match its seals ({asked.damages} findings). {first['words']}"
     entry = Entry(JOURNAL_DAMAGED, "", "verification", str(asked.pk), after=after, reason=reason)
     opened = incidents.open_incidents([Violation("", MECHANISM, reason, evidence=after, level="emergency")], now=now)
     audit.record([entry, *opened], now=now)

@@ -5,17 +5,21 @@ import gc
 import os
 import sys
 import threading
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
 from django.db import connection
 from django.db.backends.signals import connection_created
+from django_q.tasks import async_task
 
 from safety import audit
 from workflow import retention, sealing
 from workflow.execution.host import ExecutionHost
 from workflow.hosting.slices import Slice
+from workflow.hosting.slots import queue_name
 from workflow.loop import Loop
 
 
@@ -48,20 +52,29 @@ def run_work_slice(slot: str) -> None:
 
 
 def seal_journal() -> None:
-    """Seal the journal behind its writers, and anchor the seals."""
-    sealing.seal_and_anchor(now=_now())
+    """Seal the journal behind its writers, and anchor the seals; what is left after a while waits for the next minute."""
+    sealing.seal_and_anchor(now=_now(), go_on=_for_a_while())
 
 
-def verify_journal(run_id: int | None = None) -> None:
-    """Do the verification that was asked for; without an id, the daily one."""
+def verify_journal(run_id: int | None = None, part: int = 0) -> None:
+    """Do a part of the verification that was asked for, and queue the next; without an id, begin the daily one."""
     with audit.acting("scheduler"):
-        sealing.verify(run_id, clock=_now)
+        run = sealing.verify(run_id, part, clock=_now, go_on=_for_a_while())
+        if run and run.finished_at is None:
+            async_task(sealing.VERIFY_JOB, run.pk, run.last_seal, cluster=queue_name("work"))
 
 
 def keep_retention() -> None:
-    """Forget what is older than the settings say."""
+    """Forget what is older than the settings say; what is left after a while is queued again."""
     with audit.acting("scheduler"):
-        retention.keep(now=_now())
+        if retention.keep(now=_now(), go_on=_for_a_while()).more:
+            async_task("workflow.jobs.keep_retention", cluster=queue_name("work"))
+
+
+def _for_a_while() -> Callable[[], bool]:
+    """Say yes for some seconds: a job that takes longer would keep the supervisor's probes waiting."""
+    until = time.monotonic() + settings.JOB_SECONDS
+    return lambda: time.monotonic() < until
 
 
 def _now() -> datetime:

@@ -4,7 +4,7 @@ How long is settings' (`NOVAWF_RETENTION_…_DAYS`, 0: for ever). Tables are wal
 what is old, not what is there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,7 +24,7 @@ from workflow.models import Execution, InboxMessage
 
 ROWS_FORGOTTEN = "workflow.retention.rows_forgotten"
 _AT_ONCE = 1_000
-_BATCHES = 500  # of a table in one run: the next run goes on
+_BATCHES = 500  # of a table in one run: the next goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +51,27 @@ class Forgotten:
 
     rows: dict[str, int]
     journal: Pruned | None = None
+    more: bool = False  # it was told to stop before all was done
 
 
-def keep(*, now: datetime, dry_run: bool = False) -> Forgotten:
-    """Forget what is older than the settings say.
+def keep(*, now: datetime, dry_run: bool = False, go_on: Callable[[], bool] = lambda: True) -> Forgotten:
+    """Forget what is older than the settings say, table by table while `go_on` says so.
 
     :raises PruneRefused: the journal's archive could not be made and verified; all else was done before.
     """
     done = Forgotten({})
     for name, table in TABLES.items():
+        if not go_on():
+            done.more = True
+            return done
         if before := cutoff(name, now):
-            done.rows[name] = _walk(name, table, before, now, dry_run)
+            done.rows[name] = _walk(name, table, before, now, dry_run, go_on)
     if before := cutoff("queue", now):
         done.rows["queue"] = _delete_all("queue", QueueTask.objects.filter(stopped__lt=before), now, dry_run)
     done.rows["sessions"] = _delete_all("sessions", Session.objects.filter(expire_date__lt=now), now, dry_run)
     if before := cutoff("journal", now):
-        done.journal = pruning.prune(before=before, now=now, dry_run=dry_run)
+        done.journal = pruning.prune(before=before, now=now, dry_run=dry_run, go_on=go_on)
+        done.more = done.journal.more
     return done
 
 
@@ -76,10 +81,10 @@ def cutoff(name: str, now: datetime) -> datetime | None:
     return now - timedelta(days=days) if days else None
 
 
-def _walk(name: str, table: Kept, before: datetime, now: datetime, dry_run: bool) -> int:
+def _walk(name: str, table: Kept, before: datetime, now: datetime, dry_run: bool, go_on: Callable[[], bool]) -> int:
     """Go through a table's old rows along its key and delete those that may go; give how many."""
     at, gone = None, 0
-    for _ in range(_BATCHES):
+    while go_on():
         rows = table.model.objects.order_by(table.key)
         if at is not None:
             rows = rows.filter(**{f"{table.key}__gt": at})

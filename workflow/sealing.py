@@ -4,7 +4,7 @@ Jobs and doors call this. What a seal is stands in safety/core/seals.py.
 """
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 from django.conf import settings
@@ -21,18 +21,17 @@ from workflow.core.protocol import stream_name
 PUBLISHED = "seal_published"  # the fact that says up to which seal the stream was told
 METRIC = "journal_sealed"
 VERIFY_JOB = "workflow.jobs.verify_journal"
-_GIVEN_UP = timedelta(hours=6)  # a verification that was begun so long ago has died with its process
 
 log = structlog.get_logger(__name__)
 
 
-def seal_and_anchor(*, now: datetime, client: StreamClient | None = None) -> int:
+def seal_and_anchor(*, now: datetime, client: StreamClient | None = None, go_on: Callable[[], bool] = lambda: True) -> int:
     """Seal what is closed and anchor the heads: in the seals log, and on the metrics stream. Give how many seals were made.
 
     An anchor that can't be written now is written the next time; sealing does not wait for it.
     """
     try:
-        made = seals.seal(now=now)
+        made = seals.seal(now=now, go_on=go_on)
     except seal_keys.NoSealKey as missing:
         log.warning("journal.not_sealed", reason=str(missing))
         return 0
@@ -83,15 +82,21 @@ def ask_verification(scope: str, *, reason: str, now: datetime) -> VerificationR
     return asked
 
 
-def verify(run_id: int | None, *, clock: Callable[[], datetime]) -> VerificationRun | None:
-    """Do a verification that was asked for, or the daily one; None if there is nothing to do, or another does it."""
-    now = clock()
+def verify(
+    run_id: int | None, part: int, *, clock: Callable[[], datetime], go_on: Callable[[], bool] = lambda: True
+) -> VerificationRun | None:
+    """Do a part of a verification that was asked for, the one behind seal `part`; without an id, begin the daily one.
+
+    Give the run as it stands then; None: it is finished, or another process did this part.
+    """
     if run_id is None:
-        return verification.run(verification.due(now=now), clock=clock, anchors=_own_anchors())
-    asked = VerificationRun.objects.filter(pk=run_id, finished_at=None).first()
-    if asked is None or (asked.started_at and asked.started_at > now - _GIVEN_UP):
-        return None
-    return verification.run(asked, clock=clock, anchors=_own_anchors())
+        run = verification.due(now=clock())
+    else:
+        found = VerificationRun.objects.filter(pk=run_id, finished_at=None, last_seal=part).first()
+        if found is None:
+            return None
+        run = found
+    return run if verification.run(run, clock=clock, anchors=_own_anchors(), go_on=go_on) else None
 
 
 def _own_anchors() -> Mapping[int, Anchor]:

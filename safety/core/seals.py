@@ -27,6 +27,7 @@ _ABSENT = bytes(32)
 _ID, _LEAF = Struct(">q"), Struct(f">I{LEAF_BYTES}s")
 _LARGEST_OFFSET = 2**32 - 1
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_quoted = json.encoder.encode_basestring  # type: ignore[attr-defined] # C's, where there is one
 
 # id, the open fields, the closed fields: texts as the database holds them ("" where there is none), except id, seq, personal
 Row = Sequence[object]
@@ -125,8 +126,11 @@ def field_digests(row: Row, salts: bytes) -> list[bytes]:
 
 def entry_digest(row: Row, digests: Iterable[bytes]) -> bytes:
     """Give the digest of an entry out of its open fields and the digests of the closed ones."""
-    opened = _json([FORMAT, *row[:5], bool(row[5])]).encode()
-    return sha256(opened + b"\n" + b"".join(digests)).digest()
+    entry_id, created_at, seq, action, object_type, personal = row[:6]
+    # a JSON list; put together by hand, since an encoder takes a third of the time that an entry costs
+    texts = f"{_quoted(created_at)},{seq},{_quoted(action)},{_quoted(object_type)}"
+    opened = f"[{FORMAT},{entry_id},{texts},{'true' if personal else 'false'}]\n"
+    return sha256(opened.encode() + b"".join(digests)).digest()
 
 
 def digest_of(row: Row, salt: bytes) -> bytes:

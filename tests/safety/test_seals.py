@@ -192,16 +192,31 @@ def _insert(cursor: Any) -> None:
 # -- verifications that are kept
 
 
-def test_runs_go_on_where_the_last_clean_one_ended_and_the_badge_tells(sealed, now, tamper):
-    def clock() -> datetime:
-        return now
+def ran(asked: VerificationRun, **options: Any) -> VerificationRun:
+    assert verification.run(asked, clock=lambda: factories.NOW, **options)
+    return asked
 
+
+def test_a_run_in_parts_finds_what_one_in_one_go_finds(sealed, now, tamper):
+    tamper("UPDATE safety_auditentry SET reason = 'better' WHERE id = %s OR id = %s", sealed[1], sealed[8])
+    asked = verification.due(now=now)
+    behind = VerificationRun.objects.get(pk=asked.pk)
+    for seal in (1, 2):
+        assert ran(asked, go_on=lambda: False).finished_at is None
+        assert (asked.last_seal, asked.damages) == (seal, 1)
+    assert not verification.run(behind, clock=lambda: now)  # a part that another process did already
+    assert ran(asked).finished_at == now
+    assert [finding["first_id"] for finding in asked.findings] == [sealed[1], sealed[8]]
+    assert (asked.entries, asked.first_seal, asked.last_seal) == (9, 1, 3)
+
+
+def test_runs_go_on_where_the_last_clean_one_ended_and_the_badge_tells(sealed, now, tamper):
     assert verification.chain_status(now=now).state == "unverified"
-    first = verification.run(verification.due(now=now), clock=clock, anchors=anchors.own())
+    first = ran(verification.due(now=now), anchors=anchors.own())
     assert (first.scope, first.entries, first.damages, first.anchored) == ("full", 9, 0, True)
     write(2)
     seals.seal(now=now)
-    second = verification.run(verification.due(now=now), clock=clock)
+    second = ran(verification.due(now=now))
     assert (second.scope, second.first_seal, second.entries) == ("new", 4, 2)
     status = verification.chain_status(now=now)
     assert (status.state, status.verified_to, status.sealed_to) == ("verified", second.last_id, second.last_id)
@@ -209,7 +224,7 @@ def test_runs_go_on_where_the_last_clean_one_ended_and_the_badge_tells(sealed, n
     assert (late.state, late.verification_overdue, late.sealing_overdue) == ("overdue", True, False)
     # what the last clean run ended with is gone: the run of new ranges looks at everything
     tamper("DELETE FROM safety_auditseal WHERE number = 4")
-    third = verification.run(verification.request("new", reason="a look", now=now), clock=clock)
+    third = ran(verification.request("new", reason="a look", now=now))
     assert third.findings[0]["damage"] == Damage.TRUNCATED
     assert verification.chain_status(now=now).state == "damaged"
     assert SafetyIncident.objects.get(ended_at=None).mechanism == "journal_seals"

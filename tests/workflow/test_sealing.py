@@ -14,7 +14,7 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import transaction
 from django.test import Client
-from django_q.models import Schedule
+from django_q.models import OrmQ, Schedule
 
 from safety import anchors, audit, seals
 from safety.models import AuditEntry, AuditSeal
@@ -83,7 +83,7 @@ def test_without_a_stream_server_it_is_told_the_next_time(stream_server: Any, st
     assert AuditSeal.objects.count() == len(anchors.own()) == 2
 
 
-def test_an_auditor_sees_seals_and_has_them_verified(now: datetime) -> None:
+def test_an_auditor_sees_seals_and_has_them_verified(now: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
     write(now)
     seals.seal(now=now)
     client = Client(headers={"Authorization": f"Bearer {settings.OPERATOR_KEY}"})
@@ -96,8 +96,13 @@ def test_an_auditor_sees_seals_and_has_them_verified(now: datetime) -> None:
     assert (asked.status_code, asked.json()["scope"]) == (201, "full")
     planned = Schedule.objects.get(func=sealing.VERIFY_JOB)
     assert planned.args == str(asked.json()["id"])
+    monkeypatch.setattr(settings, "JOB_SECONDS", 0.0)
     jobs.verify_journal(int(planned.args))
-    jobs.verify_journal(int(planned.args))  # delivered twice, done once
+    (row,) = OrmQ.objects.all()
+    monkeypatch.setattr(settings, "JOB_SECONDS", 5.0)
+    assert row.task["args"] == (int(planned.args), 1)
+    jobs.verify_journal(*row.task["args"])
+    jobs.verify_journal(*row.task["args"])  # delivered twice, done once
     (done,) = client.get("/api/v1/journal/verifications").json()["results"]
     assert (done["damages"], done["requested_by"], done["reason"]) == (0, "operator", "before the audit")
     assert client.get("/api/v1/journal/verify").json()["state"] == "verified"

@@ -47,7 +47,7 @@ class Command(BaseCommand):
             last=verification.seal_of(options["last"]) if options["last"] else None,
             anchors=known,
             check_pruned=pruning.check_pruned() if options["archives"] else None,
-            progress=self._progress if not options["json"] and options["verbosity"] else lambda outcome: None,
+            go_on=self._progress if not options["json"] and options["verbosity"] else lambda outcome: True,
         )
         if options["json"]:
             told = asdict(outcome) | {"keys": sorted(outcome.keys), "ok": not outcome.damages}
@@ -65,9 +65,10 @@ class Command(BaseCommand):
         except anchors.AnchorUnusable as unusable:
             raise CommandError(str(unusable), returncode=2) from unusable
 
-    def _progress(self, outcome: Outcome) -> None:
+    def _progress(self, outcome: Outcome) -> bool:
         if outcome.seals % _PROGRESS_EVERY == 0:
             self.stderr.write(f"{outcome.seals:,} seals, {outcome.entries:,} entries", self.style.NOTICE)
+        return True
 
     def _tell(self, outcome: Outcome, *, archives: bool) -> None:
         for finding in outcome.findings:
