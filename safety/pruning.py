@@ -108,10 +108,8 @@ def _batch(old: QuerySet[AuditSeal]) -> list[AuditSeal]:
     shared = list(takewhile(partial(_shares, _file_of(found[0])), found)) if found else []
     if not shared or _file_of(shared[0]):
         return shared
-    sums = accumulate(row.count for row in shared)
-    return [
-        row for place, (row, entries) in enumerate(zip(shared, sums, strict=True)) if not place or entries <= ENTRIES_OF_ARCHIVE
-    ]
+    fitting = sum(entries <= ENTRIES_OF_ARCHIVE for entries in accumulate(row.count for row in shared))
+    return shared[: max(fitting, 1)]
 
 
 def _shares(file: str, row: AuditSeal) -> bool:

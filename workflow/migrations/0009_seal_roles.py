@@ -10,6 +10,6 @@ def make_roles(apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("safety", "0007_seals"), ("workflow", "0008_hear_and_write")]
+    dependencies = [("safety", "0008_seals"), ("workflow", "0008_hear_and_write")]
 
     operations = [migrations.RunPython(make_roles, migrations.RunPython.noop)]

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('safety', '0006_provider_keys'),
+        ('safety', '0007_process_limits'),
     ]
 
     operations = [
