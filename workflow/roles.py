@@ -37,8 +37,9 @@ _GUARD = frozenset(
 )  # fmt: skip
 _AUDIT = frozenset(
     {
-        "safety.view_auditentry", "safety.view_hookevent", "safety.view_hooksession", "safety.view_apikey",
-        "safety.view_outboxentry", "auth.view_user", "auth.view_group",
+        "safety.view_auditentry", "safety.view_auditseal", "safety.view_verificationrun", "safety.add_verificationrun",
+        "safety.view_hookevent", "safety.view_hooksession", "safety.view_apikey", "safety.view_outboxentry",
+        "auth.view_user", "auth.view_group",
     }
 )  # fmt: skip
 _ADMINISTER = frozenset(f"auth.{verb}_{name}" for verb in ("add", "change", "view") for name in ("user", "group"))

@@ -16,6 +16,7 @@ from safety.models import RULE_DURATIONS, Installation, SafetyPolicy
 from workflow.configuration import create_nova, save_configured
 from workflow.core.personality import NovaPersonalityConfig
 from workflow.models import Nova, Personality
+from workflow.schedules import seed_schedules
 
 INSTALLATION_CREATED = "safety.installation.created"
 SEEDED = "seeded: part of every installation"
@@ -42,7 +43,7 @@ def seed_all(*, now: datetime) -> list[str]:
     """Make whatever is missing; give the names of what was made."""
     with transaction.atomic():
         made = seed_installation(now=now) + seed_policies(now=now) + seed_personalities(now=now)
-        return made + seed_fleet(now=now)
+        return made + seed_fleet(now=now) + seed_schedules(now=now)
 
 
 def seed_installation(*, now: datetime) -> list[str]:
