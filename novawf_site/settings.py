@@ -239,6 +239,11 @@ VITAL_REQUESTS_PER_MINUTE = _integer("NOVAWF_VITAL_REQUESTS_PER_MINUTE", 12_000,
 OPERATOR_REQUESTS_PER_MINUTE = _integer("NOVAWF_OPERATOR_REQUESTS_PER_MINUTE", 12_000, 0, 10_000_000)
 WRONG_KEYS_PER_MINUTE = _integer("NOVAWF_WRONG_KEYS_PER_MINUTE", 20, 1, 10_000)
 
+# Who may read /metrics: whoever has this token; without one, this machine only.
+METRICS_TOKEN = env.str("NOVAWF_METRICS_TOKEN", default="")
+# Alerts may be sent to private addresses and without TLS: for receivers inside one's own network.
+ALLOW_PRIVATE_WEBHOOKS = env.bool("NOVAWF_ALLOW_PRIVATE_WEBHOOKS", default=False)
+
 # What runs a task's executions, by name: `name=dotted.path.Class,...` adds to what is built in.
 EXECUTORS: dict[str, str] = {
     "builtin": "workflow.execution.builtin.Builtin",
@@ -295,6 +300,10 @@ Q_CLUSTER: dict[str, Any] = {
 if _COMMAND[:1] == ["workers"]:
     os.environ["Q_CLUSTER_NAME"] = f"{_COMMAND[-1]}@{HOST}"
 SLICE_JOBS = {"loops": "workflow.jobs.run_loop_slice", "work": "workflow.jobs.run_work_slice"}
+# What the supervisor of `work` queues every few seconds, unless the last one still waits: for what django-q2's own schedules,
+# which it looks at twice a minute, are too slow. Every host does; the jobs see to it that things happen once. Each must end
+# within ten seconds: the worker that runs it answers the supervisor's probes too.
+PERIODIC_JOBS: dict[str, tuple[str, float]] = {"alerts": ("reporting.jobs.look_after_alerts", 5.0)}
 
 # -- web
 
@@ -319,7 +328,7 @@ if PRODUCTION:
     SECURE_HSTS_SECONDS = 31_536_000
     SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]  # probes of the same machine speak plain HTTP
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]  # probes of the same machine speak plain HTTP
     if DEBUG:
         raise ImproperlyConfigured("NOVAWF_DEBUG and NOVAWF_PRODUCTION are both on; debug pages would show secrets.")
     if "*" in ALLOWED_HOSTS:
@@ -471,6 +480,7 @@ LOGGING = {
         "django-q": {"level": "WARNING"},
         # addresses, and below that what is said to models, belong into no log
         **{name: {"level": "WARNING"} for name in ("httpx2", "httpcore2", "openai", "anthropic")},
+        "apprise": {"level": "CRITICAL"},  # its warnings name addresses, which hold tokens
         "mcp": {"level": "WARNING"},
     },
 }
