@@ -140,7 +140,7 @@ def _gaps(look: Look) -> list[Reading]:
 
 def _workers(look: Look) -> list[Reading]:
     begun = Installation.objects.values_list("created_at", flat=True).first()
-    beats = {cluster: begun for cluster in settings.SLICE_JOBS}
+    beats = dict.fromkeys(settings.SLICE_JOBS, begun)
     slots = Lease.objects.filter(name__startswith="slot:").values_list("name").annotate(at=Max("heartbeat_at"))
     for name, at in slots:
         cluster = name.split(":")[1]

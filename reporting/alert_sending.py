@@ -224,9 +224,7 @@ def allowed_address(host: str, port: int) -> str:
         raise NotSent("Its host can't be found. Nothing was sent.") from None
     addresses = [str(one[4][0]) for one in found]
     if not settings.ALLOW_PRIVATE_WEBHOOKS and not all(is_public(address) for address in addresses):
-        raise NotSent(
-            "Its host lies in a private network, and NOVAWF_ALLOW_PRIVATE_WEBHOOKS is off. Nothing was sent."
-        )
+        raise NotSent("Its host lies in a private network, and NOVAWF_ALLOW_PRIVATE_WEBHOOKS is off. Nothing was sent.")
     return addresses[0]
 
 

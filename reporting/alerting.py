@@ -143,14 +143,17 @@ def _subjects(rule: AlertRule, holds: Sequence[Reading]) -> list[dict[str, Any]]
 def _entry(rule: AlertRule, event: AlertEvent, verdict: Verdict) -> Entry:
     change = verdict.change or Change.FIRED
     action = {Change.FIRED: FIRED, Change.GREW: GREW, Change.RESOLVED: RESOLVED}[change]
-    after = {"rule": rule.slug, "tier": event.tier, "count": event.count, "subjects": [s["subject"] for s in event.subjects[:10]]}
+    after = {
+        "rule": rule.slug,
+        "tier": event.tier,
+        "count": event.count,
+        "subjects": [s["subject"] for s in event.subjects[:10]],
+    }
     reason = verdict.reason or f"{rule.title}: {alerting.say(CONDITIONS[rule.condition], verdict.holds[0])}"
     return Entry(action, object_type="alert", object_id=str(event.pk), after=after, reason=reason)
 
 
-def _queue(
-    rule: AlertRule, event: AlertEvent, verdict: Verdict, channels: Sequence[AlertChannel], now: datetime
-) -> None:
+def _queue(rule: AlertRule, event: AlertEvent, verdict: Verdict, channels: Sequence[AlertChannel], now: datetime) -> None:
     """Queue one message for each channel of the rule that is open and wants alerts of its tier."""
     change = verdict.change or Change.FIRED
     tier = Tier(event.tier)

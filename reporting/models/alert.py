@@ -11,7 +11,7 @@ from django.db.models import Q
 from reporting.core.alerting import CONDITIONS, Scope, Tier
 
 # Services that apprise speaks to, by the scheme of their address: those that have one place in the world ...
-PUBLIC_SCHEMES = frozenset({"discord", "gchat", "msteams", "opsgenie", "pagerduty", "pover", "slack", "tgram", "wxteams"})
+PUBLIC_SCHEMES = frozenset({"discord", "gchat", "opsgenie", "pagerduty", "pover", "slack", "tgram", "wxteams"})
 # ... and those whose address names the host: it must not lie in a private network, unless that is allowed.
 HOST_SCHEMES = frozenset(
     {"form", "forms", "gotify", "gotifys", "json", "jsons", "mailto", "mailtos", "mmost", "mmosts", "ntfy", "ntfys", "rocket",
@@ -24,9 +24,7 @@ def _choices(kinds: Any) -> list[tuple[str, str]]:
 
 
 def _seconds(default: float, most: float = 604_800.0) -> Any:
-    return models.FloatField(
-        default=default, validators=[MinValueValidator(0.0), MaxValueValidator(most)], help_text="seconds"
-    )
+    return models.FloatField(default=default, validators=[MinValueValidator(0.0), MaxValueValidator(most)], help_text="seconds")
 
 
 class AlertRule(models.Model):
@@ -100,7 +98,9 @@ class AlertChannel(models.Model):
     encrypted_secret = models.TextField(blank=True, editable=False)  # a webhook's
     encrypted_former = models.TextField(blank=True, editable=False)  # the secret before, while both sign
     former_until = models.DateTimeField(null=True, blank=True, editable=False)
-    least_tier = models.CharField(max_length=8, choices=_choices(Tier), default=Tier.INFO.value, help_text="milder ones are not sent")
+    least_tier = models.CharField(
+        max_length=8, choices=_choices(Tier), default=Tier.INFO.value, help_text="milder ones are not sent"
+    )
     timeout = models.FloatField(
         default=5.0, validators=[MinValueValidator(0.5), MaxValueValidator(8.0)], help_text="seconds, of the whole exchange"
     )
