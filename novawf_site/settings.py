@@ -299,11 +299,9 @@ Q_CLUSTER: dict[str, Any] = {
 # django-q2 learns from the environment, while it is imported, which cluster a process belongs to.
 if _COMMAND[:1] == ["workers"]:
     os.environ["Q_CLUSTER_NAME"] = f"{_COMMAND[-1]}@{HOST}"
+# Small jobs of upper floors, done every few seconds by one process, which finds them by these names.
+CHORES = ["reporting.jobs.keep_roll_ups", "reporting.jobs.keep_figures", "reporting.jobs.look_after_alerts"]
 SLICE_JOBS = {"loops": "workflow.jobs.run_loop_slice", "work": "workflow.jobs.run_work_slice"}
-# What the supervisor of `work` queues every few seconds, unless the last one still waits: for what django-q2's own schedules,
-# which it looks at twice a minute, are too slow. Every host does; the jobs see to it that things happen once. Each must end
-# within ten seconds: the worker that runs it answers the supervisor's probes too.
-PERIODIC_JOBS: dict[str, tuple[str, float]] = {"alerts": ("reporting.jobs.look_after_alerts", 5.0)}
 
 # -- web
 

@@ -84,6 +84,11 @@ def send_due(*, now: datetime, clock: Callable[[], datetime]) -> int:
     return len(claimed)
 
 
+def is_due(*, now: datetime) -> bool:
+    """Tell whether anything is to be sent."""
+    return AlertDelivery.objects.filter(status=AlertDelivery.Status.WAITING, due_at__lte=now).exists()
+
+
 def send(delivery_ids: Sequence[int], *, now: datetime, clock: Callable[[], datetime]) -> None:
     """Send claimed deliveries side by side, and note how each went."""
     rows = AlertDelivery.objects.select_related("channel", "event").filter(pk__in=delivery_ids)

@@ -5,6 +5,7 @@ entries row by row. Who may ask: whoever has the token; without one, this machin
 """
 
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import cache
@@ -20,24 +21,38 @@ from django.utils.crypto import constant_time_compare
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from reporting import standing
 from reporting.alert_facts import DISK
 from reporting.alerting import LEASE
+from reporting.core import histogram
 from reporting.core.alerting import Tier
-from reporting.fleet_status import count_fleet
-from reporting.models import AlertChannel, AlertDelivery, AlertEvent, AlertRule
+from reporting.core.buckets import DAY, start_of
+from reporting.core.tally import LEAD, WORK, Sums, add, histogram_of
+from reporting.models import AlertChannel, AlertDelivery, AlertEvent, AlertRule, RollUp, RollUpCursor
+from reporting.roll_ups import key_of
+from reporting.scope import Scope
 from safety.models import AuditEntry, FleetFact, Observation, OutboxEntry, ProviderAccount, SafetyIncident
 from safety.observations import Kind
 from safety.stream_client import StreamClient, StreamError
+from workflow.core.state import WorkflowState
 from workflow.core.work import TaskStatus
-from workflow.derived_status import STATUSES, load_fleet
-from workflow.models import Approval, Execution, Halt, Lease, NovaState, Task, TaskStatistics
+from workflow.derived_status import ARCHIVED, STATUSES, load_fleet
+from workflow.models import Approval, Execution, Halt, Lease, NovaState, Task
 
 PING_TIMEOUT = 0.5  # seconds
 _OPEN_TASKS = (TaskStatus.PENDING, TaskStatus.IN_PROGRESS, TaskStatus.BLOCKED)
+_TASK_EVENTS = (
+    "created", "created_momentum", "claimed", "started", "succeeded", "succeeded_momentum", "cancelled", "cancelled_momentum",
+    "blocked", "blocked_momentum", "unblocked", "retried", "lapsed", "released", "reworked",
+)  # fmt: skip
+_SAFETY_EVENTS = (
+    "safety_pauses", "incidents", "incidents_ended", "quarantines", "api_refusals", "breakers_opened", "violations_reported",
+    "operator_stops",
+)  # fmt: skip
 _FORWARDED = ("X-Forwarded-For", "Forwarded", "X-Real-Ip")
 # FleetFact name: metric, what it is
 _READINGS = {
@@ -100,64 +115,81 @@ class Novawf(Collector):
         info = InfoMetricFamily("novawf_build", "This installation.")
         info.add_metric([], {"version": version(), "database": connection.vendor})
         yield info
-        for part in (self._novas, self._work, self._streams, self._safety, self._workers, self._people, self._alerts):
+        for part in (
+            self._novas,
+            self._work,
+            self._journal,
+            self._streams,
+            self._safety,
+            self._workers,
+            self._people,
+            self._alerts,
+        ):
             yield from part()
 
     def _since(self, instant: datetime | None) -> float:
         return max((self._now - instant).total_seconds(), 0.0) if instant else 0.0
 
     def _novas(self) -> Iterator[Metric]:
-        counts = count_fleet(now=self._now, fleet=self._fleet)
-        yield _gauge("novawf_novas", "Novas by mode.", ["mode"], [([m], counts.modes[m]) for m in NovaState.Mode.values])
+        modes: Counter[str] = Counter()
+        states: Counter[str] = Counter()
+        sums: Counter[str] = Counter()
+        groups = NovaState.objects.order_by().values("mode", "current_state")
+        for group in groups.annotate(
+            number=Count("pk"), cycles=Sum("total_cycles_completed"), tools=Sum("tool_use_count"), checks=Sum("protocol_checks"),
+            passes=Sum("protocol_passes"),
+        ):  # fmt: skip
+            modes[group["mode"]] += group["number"]
+            states[group["current_state"]] += group["number"]
+            sums.update({name: group[name] or 0 for name in ("cycles", "tools", "checks", "passes")})
+        statuses = standing.novas(Scope(), self._now, self._fleet).by_status
+        yield _gauge("novawf_novas", "Novas by mode.", ["mode"], [([m], modes[m]) for m in NovaState.Mode.values])
         yield _gauge(
             "novawf_novas_by_state",
             "Novas by state of their workflow.",
             ["state"],
-            [([s], n) for s, n in counts.states.items()],
+            [([s], states[s.value]) for s in WorkflowState],
         )
         yield _gauge(
-            "novawf_novas_by_status",
-            "Novas by what they are seen doing.",
-            ["status"],
-            [([s], counts.statuses[s]) for s in STATUSES],
-        )
-        sums = NovaState.objects.aggregate(
-            cycles=Sum("total_cycles_completed"), tools=Sum("tool_use_count"), checks=Sum("protocol_checks"),
-            passes=Sum("protocol_passes"),
+            "novawf_novas_by_status", "Novas in service by what they are seen doing.", ["status"],
+            [([s], statuses[s]) for s in STATUSES if s != ARCHIVED],
         )  # fmt: skip
         yield _counter("novawf_cycles", "Cycles of all Novas.", [], [([], sums["cycles"])])
         yield _counter("novawf_tool_uses", "Tool uses of all Novas.", [], [([], sums["tools"])])
-        failed = (sums["checks"] or 0) - (sums["passes"] or 0)
-        yield _counter(
-            "novawf_protocol_checks",
-            "Checks of the protocol.",
-            ["result"],
-            [(["passed"], sums["passes"]), (["failed"], failed)],
-        )
+        checks = [(["passed"], sums["passes"]), (["failed"], sums["checks"] - sums["passes"])]
+        yield _counter("novawf_protocol_checks", "Checks of the protocol.", ["result"], checks)
 
     def _work(self) -> Iterator[Metric]:
-        open_ = dict(Task.objects.filter(status__in=_OPEN_TASKS).order_by().values_list("status").annotate(number=Count("pk")))
-        yield _gauge("novawf_tasks", "Tasks that are not completed.", ["status"], [([s], open_.get(s, 0)) for s in _OPEN_TASKS])
+        open_ = standing.open_tasks(Scope())
+        yield _gauge("novawf_tasks", "Tasks that are not completed.", ["status"], [([s], open_[s.value]) for s in _OPEN_TASKS])
         head = Task.objects.claimable(now=self._now).values_list("created_at", "not_before").first()
         waits = self._since(max(filter(None, head))) if head else 0.0
         yield _gauge("novawf_queue_age_seconds", "How long the next task in line has waited.", [], [([], waits)])
-        done: dict[str, tuple[int, float]] = {}
-        for key, count, seconds in TaskStatistics.objects.values_list("key", "count", "seconds"):
-            kind = key.partition(":")[0]
-            known = done.get(kind, (0, 0.0))
-            done[kind] = (known[0] + count, known[1] + seconds)
-        yield _counter(
-            "novawf_tasks_succeeded", "Tasks that succeeded.", ["work_type"], [([k], n) for k, (n, _) in sorted(done.items())]
-        )
-        yield _counter(
-            "novawf_task_work_seconds", "Time from start to success of them.", ["work_type"],
-            [([k], seconds) for k, (_, seconds) in sorted(done.items())],
-        )  # fmt: skip
         running = dict(Execution.objects.filter(finished_at=None).order_by().values_list("status").annotate(number=Count("pk")))
         names = (Execution.Status.DISPATCHED.value, Execution.Status.RUNNING.value)
         yield _gauge("novawf_executions", "Executions under way.", ["status"], [([s], running.get(s, 0)) for s in names])
-        newest = AuditEntry.objects.order_by("-id").values_list("id", flat=True).first()
+
+    def _journal(self) -> Iterator[Metric]:
+        """Count from the roll-ups: a row a day of the fleet, however much the journal holds."""
+        newest = AuditEntry.objects.order_by("-id").values_list("id", flat=True).first() or 0
         yield _counter("novawf_journal_entries", "Journal entries written, by the newest number.", [], [([], newest)])
+        cursor = RollUpCursor.objects.filter(id=1).first()
+        behind = newest - cursor.position if cursor else newest
+        yield _gauge(
+            "novawf_roll_ups_behind_entries", "Entries that are not in the counters below, at most.", [], [([], behind)]
+        )
+        total: Sums = {}
+        first = start_of(cursor.first_at if cursor and cursor.first_at else self._now, DAY)
+        days = (start_of(self._now, DAY) - first).days
+        keys = [key_of("fleet", DAY, first + timedelta(days=day)) for day in range(days + 1)]
+        for sums in RollUp.objects.filter(key__in=keys).values_list("sums", flat=True):
+            add(total, sums)
+        tasks = [([event], total.get(event, 0)) for event in _TASK_EVENTS]
+        yield _counter("novawf_task_events", "What became of tasks; momentum work apart.", ["event"], tasks)
+        safety = [([event], total.get(event, 0)) for event in _SAFETY_EVENTS]
+        yield _counter("novawf_safety_events", "What the safety floor did.", ["event"], safety)
+        yield _histogram("novawf_task_work_seconds", "Tasks that succeeded, from begin to end.", total, WORK)
+        yield _histogram("novawf_task_lead_seconds", "Tasks that succeeded, from creation to end.", total, LEAD)
 
     def _streams(self) -> Iterator[Metric]:
         client = StreamClient(name="metrics", timeout=PING_TIMEOUT)
@@ -278,4 +310,17 @@ def _counter(name: str, words: str, labels: Sequence[str], samples: Samples) -> 
     family = CounterMetricFamily(name, words, labels=labels)
     for values, value in samples:
         family.add_metric(values, float(value or 0))
+    return family
+
+
+def _histogram(name: str, words: str, total: Sums, of: str) -> Metric:
+    """Give a histogram of the roll-ups, its buckets each twice as long as the one before."""
+    counts = histogram_of(total, of)
+    buckets, below = [], 0
+    for number in range(histogram.HIGHEST + 1):
+        below += counts.get(number, 0)
+        if number % 2 == 0 and number < histogram.HIGHEST:
+            buckets.append((f"{histogram.ends_at(number):g}", float(below)))
+    family = HistogramMetricFamily(name, words)
+    family.add_metric([], [*buckets, ("+Inf", float(below))], total.get(f"{of}_ms", 0) / 1000)
     return family

@@ -1,3 +1,21 @@
-from reporting.models.alert import AlertChannel, AlertDelivery, AlertEvent, AlertMemory, AlertRule
+"""What reporting keeps: the journal summed up, metrics, reports and their schedules, alerts."""
 
-__all__ = ["AlertChannel", "AlertDelivery", "AlertEvent", "AlertMemory", "AlertRule"]
+from reporting.models.alert import AlertChannel, AlertDelivery, AlertEvent, AlertMemory, AlertRule
+from reporting.models.figures import EnterpriseMetric, Membership, Rework, RollUp, RollUpCursor
+from reporting.models.report import Report, ReportLink, ReportSchedule
+
+__all__ = [
+    "AlertChannel",
+    "AlertDelivery",
+    "AlertEvent",
+    "AlertMemory",
+    "AlertRule",
+    "EnterpriseMetric",
+    "Membership",
+    "Report",
+    "ReportLink",
+    "ReportSchedule",
+    "Rework",
+    "RollUp",
+    "RollUpCursor",
+]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ValidationError
 from django.db import connections
+from django_q.models import OrmQ
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from reporting import alert_sending, alert_services, alerting, jobs
@@ -213,16 +214,24 @@ def test_two_that_evaluate_and_send_at_once_alert_once(receiver: Receiver, now: 
     assert len(receiver.got) == AlertEvent.objects.count() == AuditEntry.objects.filter(object_type="alert").count() == 1
 
 
-def test_the_job_evaluates_no_more_often_than_it_must(now: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
-    at = [now]
-    monkeypatch.setattr(jobs, "_clock", lambda: at[0])
+def test_the_chore_evaluates_no_more_often_than_it_must_and_has_what_is_due_sent(
+    receiver: Receiver, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looks = []
     monkeypatch.setattr(alerting, "evaluate", lambda *, now: looks.append(now))
     for seconds in (0, 5, 10, 15, 20, 25, 30):
-        at[0] = now + timedelta(seconds=seconds)
-        jobs.look_after_alerts()
+        assert jobs.look_after_alerts(now + timedelta(seconds=seconds)) == 5.0
     assert [(look - now).seconds for look in looks] == [0, 15, 30]
     assert FleetFact.objects.filter(name__startswith="disk:").exists()
+    assert not OrmQ.objects.exists(), "nothing is to be sent"
+    monkeypatch.undo()
+    webhook(receiver.url)
+    alert_services.try_channel("ops", reason="is it heard?", now=now)
+    jobs.look_after_alerts(now + timedelta(seconds=31))
+    assert OrmQ.objects.get().func() == "reporting.jobs.send_alerts"
+    monkeypatch.setattr(jobs, "_clock", lambda: now + timedelta(seconds=32))
+    jobs.send_alerts()
+    assert len(receiver.got) == 1
 
 
 class TestDelivery:

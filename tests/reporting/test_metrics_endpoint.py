@@ -11,15 +11,14 @@ from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
 from reporting import alerting
-from reporting.fleet_status import count_fleet
+from reporting.core.buckets import DAY, start_of
+from reporting.models import RollUp, RollUpCursor
+from reporting.roll_ups import key_of
 from reporting.seeding import seed_alert_rules
-from safety.models import SafetyState
 from safety.observations import Kind, observe
 from tests import factories
 from tests.conftest import StreamServer
-from workflow.core.state import WorkflowState
-from workflow.derived_status import derived_status, load_fleet, load_verdicts
-from workflow.models import Lease, Nova, NovaState
+from workflow.models import Lease
 
 pytestmark = pytest.mark.django_db
 
@@ -89,7 +88,10 @@ def test_it_says_what_is_there(stream_url: str) -> None:
     assert 119 < one("novawf_queue_age_seconds") < 180
     assert one("novawf_incidents", mechanism="frosty_cooldown", status="open") == 1
     assert one("novawf_breaker", account="main", state="open") == 1
-    assert (one("novawf_guardian_calls", account="main", window="hour"), one("novawf_guardian_limit", account="main", window="hour")) == (3, 2000)
+    assert (
+        one("novawf_guardian_calls", account="main", window="hour"),
+        one("novawf_guardian_limit", account="main", window="hour"),
+    ) == (3, 2000)
     assert one("novawf_intake_lag_seconds") == 1.5
     assert one("novawf_stream_up") == 1
     assert 2 < one("novawf_worker_heartbeat_age_seconds", cluster="loops", host="here", slot="0") < 60
@@ -130,26 +132,20 @@ def test_openmetrics_is_given_to_whoever_asks_for_it(stream_url: str) -> None:
     assert answer.content.endswith(b"# EOF\n")
 
 
-def test_the_counted_statuses_are_those_of_the_one_function(now: datetime) -> None:
-    """Every mode, state and circumstance that a status hangs on, counted at once and told one by one."""
-    number = 0
-    for mode in NovaState.Mode.values:
-        for state in (WorkflowState.STREAM_CHECK, WorkflowState.ERROR_RECOVERY, WorkflowState.COMPLETION_ROUTINE):
-            for unsafe, late, flying in ((0, 0, 0), (1, 1, 0), (0, 1, 1), (0, 0, 1)):
-                nova_id = f"nova-{number}"
-                number += 1
-                row = {"mode": mode, "current_state": state, "tasks_in_flight": flying, "total_cycles_completed": number % 2}
-                personality = "helix" if number % 2 else "torch"  # patient for 135 s, and for 75 s
-                due_at = now - timedelta(seconds=100 if late else 1)
-                factories.make_nova(nova_id, personality=personality, now=now, state=row | {"due_at": due_at})
-                factories.make_safety_state(nova_id, is_safe=not unsafe)
-    fleet = load_fleet()
-    verdicts = load_verdicts([f"nova-{n}" for n in range(number)])
-    told: dict[str, int] = {}
-    for nova in Nova.objects.select_related("state", "personality"):
-        status = derived_status(nova, nova.state, verdicts.get(nova.pk), fleet, now).status
-        told[status] = told.get(status, 0) + 1
-    assert dict(count_fleet(now=now).statuses) == told
-    assert len(told) >= 11
-    SafetyState.objects.all().delete()
-    assert "safety_pause" not in count_fleet(now=now).statuses
+def test_counters_and_histograms_come_from_the_roll_ups(stream_url: str) -> None:
+    now = timezone.now()
+    yesterday = now - timedelta(days=1)
+    RollUpCursor.objects.create(position=0, first_at=yesterday)
+    sums = {"succeeded": 2, "incidents": 1, "work_ms": 3_000, "work_12": 1, "work_15": 1, "work_56": 1}
+    for at in (yesterday, now):
+        start = start_of(at, DAY)
+        RollUp.objects.create(key=key_of("fleet", DAY, start), scope="fleet", grain=DAY, start=start, sums=sums)
+    found = scrape()
+    assert found["novawf_task_events_total", (("event", "succeeded"),)] == 4
+    assert found["novawf_safety_events_total", (("event", "incidents"),)] == 2
+    buckets = {
+        dict(labels)["le"]: value for (name, labels), value in found.items() if name == "novawf_task_work_seconds_bucket"
+    }
+    assert (buckets["0.64"], buckets["1.28"], buckets["2.56"], buckets["+Inf"]) == (2, 2, 4, 6)
+    assert found["novawf_task_work_seconds_sum", ()] == 6
+    assert found["novawf_task_work_seconds_count", ()] == 6

@@ -60,14 +60,9 @@ def enqueue_probe(cluster: str) -> None:
     async_task(_PROBE_JOB, cluster=queue_name(cluster), group=PROBE)
 
 
-def job_group(name: str) -> str:
-    """Name the group of a periodic job's rows."""
-    return f"job:{name}"
-
-
-def enqueue_job(cluster: str, name: str) -> None:
-    """Queue one run of a periodic job."""
-    async_task(settings.PERIODIC_JOBS[name][0], cluster=queue_name(cluster), group=job_group(name))
+def enqueue_job(path: str, *, group: str) -> None:
+    """Queue one run of a function for this host's spare worker of `work`, which answers probes too: it must end in seconds."""
+    async_task(path, cluster=queue_name("work"), group=group)
 
 
 def answer_probe() -> None:

@@ -48,7 +48,6 @@ class Supervisor:
         self.watch = Watch(self.slots, float(settings.SLOT_SILENT_SECONDS), PROBE_LIMITS[cluster])
         self._groups: dict[int, str] = {}  # queue row to the group in its payload, which is costly to read
         self._adopt_at = 0.0
-        self._job_at: dict[str, float] = {}
         self._failures = 0
 
     def run(self) -> None:
@@ -73,8 +72,7 @@ class Supervisor:
             if self.child.due(at):
                 self._begin(at)
             return
-        sight = self._see()
-        plan = self.watch.look(at, sight)
+        plan = self.watch.look(at, self._see())
         if plan.restart:
             log.error("supervisor.cluster_restarted", cluster=self.cluster, reason=plan.restart)
             self.child.kill_group()
@@ -86,18 +84,9 @@ class Supervisor:
             slots.enqueue(slot)
         if plan.probe:
             slots.enqueue_probe(self.cluster)
-        if self.cluster == "work":
-            self._queue_jobs(at, sight.queued)
         if self.cluster == "work" and at >= self._adopt_at:
             self._adopt_schedules()
             self._adopt_at = at + ADOPT_SECONDS
-
-    def _queue_jobs(self, at: float, queued: frozenset[str]) -> None:
-        """Queue the periodic jobs that are due, but none that still waits or runs."""
-        for name, (_, seconds) in settings.PERIODIC_JOBS.items():
-            if at >= self._job_at.get(name, 0.0) and slots.job_group(name) not in queued:
-                slots.enqueue_job(self.cluster, name)
-                self._job_at[name] = at + float(seconds)
 
     def _bury(self, at: float) -> None:
         self.child.kill_group()

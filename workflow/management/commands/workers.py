@@ -35,8 +35,6 @@ class Command(BaseCommand):
         importlib.import_module(settings.SLICE_JOBS[name].rpartition(".")[0])
         if name == "work":
             registry.executors()
-            for path, _ in settings.PERIODIC_JOBS.values():
-                importlib.import_module(path.rpartition(".")[0])
         gc.collect()
         gc.freeze()  # the garbage collector of a fork leaves alone, and so shared, what is here now
         settings.VAR_DIR.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ def make_roles(apps, schema_editor):
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("reporting", "0001_alerts"),
+        ("reporting", "0002_alerts"),
         ("workflow", "0008_hear_and_write"),
     ]
 
