@@ -131,7 +131,7 @@ class DoorSchema(AutoSchema):
         known = self._described
         if known is None:
             return {200: OpenApiResponse({"type": "object"}, "See docs/api.md.")}
-        words = {200: "Done.", 201: "Made.", 204: "Nothing more to say."}
+        words = {200: "Done.", 201: "Made.", 202: "Queued.", 204: "Nothing more to say."}
         return {status: OpenApiResponse(row, words[status]) for status, row in known.gives.items()}
 
     def get_examples(self) -> list[OpenApiExample]:
@@ -145,6 +145,7 @@ class DoorSchema(AutoSchema):
 
 
 _PARAMETERS = {
+    "tier": "One tier, or several with commas between them.",
     "search": "Words in its names and texts.",
     "open": "`true`: only what is not over.",
     "unread": "`true`: only what was not acknowledged.",
