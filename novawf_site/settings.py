@@ -378,6 +378,15 @@ UNFOLD = {
                 ],
             },
             {
+                "title": "Alerts",
+                "items": [
+                    _link("Alerts", "notifications_active", "reporting_alertevent"),
+                    _link("Rules", "rule", "reporting_alertrule"),
+                    _link("Channels", "campaign", "reporting_alertchannel"),
+                    _link("Deliveries", "outbox", "reporting_alertdelivery"),
+                ],
+            },
+            {
                 "title": "Record",
                 "items": [
                     _link("Journal", "menu_book", "safety_auditentry"),

@@ -14,6 +14,7 @@ urlpatterns = [
     path("readyz", health.readyz, name="readyz"),
     path("metrics", prometheus.metrics, name="metrics"),
     path("admin/", admin.site.urls),
+    path("api/v1/", include("reporting.api.urls")),
     path("api/v1/", include("workflow.api.urls")),
     path("api/docs/", schema.docs, name="api-docs"),
     re_path(r"^api/", Nothing.as_view()),

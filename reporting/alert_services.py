@@ -1,6 +1,6 @@
 """What people do with alerts beside editing rows: try a channel, send a message again, open a closed channel."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -17,6 +17,7 @@ from workflow.errors import WorkflowError
 CHANNEL_TRIED = "reporting.alert_channel.tried"
 CHANNEL_REOPENED = "reporting.alert_channel.reopened"
 REDELIVERED = "reporting.alert.redelivered"
+FORMER_GOOD_FOR = timedelta(hours=24)
 
 
 class ChannelNotFound(WorkflowError):
@@ -90,6 +91,19 @@ def redeliver(delivery_id: int, *, reason: str, now: datetime) -> AlertDelivery:
         after = {"delivery": new.pk, "channel": old.channel_id}
         _record(REDELIVERED, "alert_delivery", str(delivery_id), after, reason, now)
     return new
+
+
+def with_secret(channel: AlertChannel | None, secret: str, *, now: datetime) -> dict[str, Any]:
+    """Give the fields of a channel that gets an encrypted secret; the one that it had signs beside it for a day."""
+    if channel is None or not channel.encrypted_secret:
+        return {"encrypted_secret": secret}
+    former = {"encrypted_former": channel.encrypted_secret, "former_until": now + FORMER_GOOD_FOR}
+    return {"encrypted_secret": secret} | former
+
+
+def service_of(address: str) -> str:
+    """Give the scheme of an address, which tells the service and no more."""
+    return address.partition("://")[0].lower()[:16]
 
 
 def _channel(slug: str) -> AlertChannel:

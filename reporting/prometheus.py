@@ -136,9 +136,12 @@ class Novawf(Collector):
         sums: Counter[str] = Counter()
         groups = NovaState.objects.order_by().values("mode", "current_state")
         for group in groups.annotate(
-            number=Count("pk"), cycles=Sum("total_cycles_completed"), tools=Sum("tool_use_count"), checks=Sum("protocol_checks"),
+            number=Count("pk"),
+            cycles=Sum("total_cycles_completed"),
+            tools=Sum("tool_use_count"),
+            checks=Sum("protocol_checks"),
             passes=Sum("protocol_passes"),
-        ):  # fmt: skip
+        ):
             modes[group["mode"]] += group["number"]
             states[group["current_state"]] += group["number"]
             sums.update({name: group[name] or 0 for name in ("cycles", "tools", "checks", "passes")})

@@ -4,7 +4,6 @@ Everybody may see alerts and rules; channels and deliveries are for those who ke
 """
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any, ClassVar
 
 from django.utils import timezone
@@ -24,7 +23,6 @@ from workflow.api.serializers import AnyCase, ReasonAccepted, Shown
 from workflow.api.views import Door, choices_of
 from workflow.models.endpoint import problem_of_secret
 
-FORMER_GOOD_FOR = timedelta(hours=24)  # a secret that was replaced goes on signing beside the new one
 _VIEW, _CHANGE = "reporting.view_alertchannel", "reporting.change_alertchannel"
 
 
@@ -63,25 +61,13 @@ class ChannelWritten(_Written, Shown):
         if secret is not None:
             if problem := problem_of_secret(secret):
                 raise serializers.ValidationError({"secret": [problem]}, "invalid")
-            attrs |= with_secret(self.instance, encrypted("secret", secret))
+            now = timezone.now()  # noqa: TID251 - a door
+            attrs |= alert_services.with_secret(self.instance, encrypted("secret", secret), now=now)
         if address is not None:
             if problem := problem_of_address(address):
                 raise serializers.ValidationError({"address": [problem]}, "invalid")
-            attrs |= {"encrypted_address": encrypted("address", address), "service": service_of(address)}
+            attrs |= {"encrypted_address": encrypted("address", address), "service": alert_services.service_of(address)}
         return attrs
-
-
-def with_secret(channel: AlertChannel | None, secret: str) -> dict[str, Any]:
-    """Give the fields of a channel that gets an encrypted secret; the one that it had is good for a day more."""
-    if channel is None or not channel.encrypted_secret:
-        return {"encrypted_secret": secret}
-    until = timezone.now() + FORMER_GOOD_FOR  # noqa: TID251 - a door
-    return {"encrypted_secret": secret, "encrypted_former": channel.encrypted_secret, "former_until": until}
-
-
-def service_of(address: str) -> str:
-    """Give the scheme of an address, which tells the service and no more."""
-    return address.partition("://")[0].lower()[:16]
 
 
 RULES = Kind(

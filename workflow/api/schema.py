@@ -146,6 +146,8 @@ class DoorSchema(AutoSchema):
 
 _PARAMETERS = {
     "tier": "One tier, or several with commas between them.",
+    "period": "How far back: hours or days, e.g. `24h`, `7d`.",
+    "momentum": "`true`: also the tasks that Novas made up for themselves.",
     "search": "Words in its names and texts.",
     "open": "`true`: only what is not over.",
     "unread": "`true`: only what was not acknowledged.",

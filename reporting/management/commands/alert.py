@@ -83,7 +83,9 @@ def _rows(verb: str, *, everything: bool) -> list[dict[str, Any]]:
         return [dict(row) for row in AlertShown(events[:LISTED], many=True).data]
     if verb == "deliveries":
         return [dict(row) for row in DeliveryShown(AlertDelivery.objects.order_by("-id")[:LISTED], many=True).data]
-    kind, rows = (RULES, AlertRule.objects.order_by("slug")) if verb == "rules" else (CHANNELS, AlertChannel.objects.order_by("slug"))
+    kind, rows = (
+        (RULES, AlertRule.objects.order_by("slug")) if verb == "rules" else (CHANNELS, AlertChannel.objects.order_by("slug"))
+    )
     return [kind.show(row) for row in rows.filter(archived_at=None)]
 
 
