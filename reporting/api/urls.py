@@ -2,7 +2,7 @@
 
 from django.urls import re_path
 
-from reporting.api import alerts, dashboards
+from reporting.api import alerts, dashboards, handover
 from workflow.api.urls import configured
 
 NOVA = r"novas/(?P<nova_id>[a-z0-9_-]{1,63})"
@@ -19,6 +19,8 @@ urlpatterns = [
     re_path(r"^series/?$", dashboards.Series.as_view(), name="series"),
     re_path(rf"^{TEAM}/series/?$", dashboards.Series.as_view(), name="team-series"),
     re_path(rf"^{NOVA}/series/?$", dashboards.NovaSeries.as_view(), name="nova-series"),
+    re_path(r"^handover/?$", handover.HandoverDoor.as_view(), name="handover"),
+    re_path(r"^handover/take/?$", handover.HandoverTaken.as_view(), name="handover-take"),
     re_path(r"^alerts/?$", alerts.AlertList.as_view(), name="alerts"),
     re_path(r"^alerts/(?P<alert_id>[0-9]{1,18})/?$", alerts.AlertDetail.as_view(), name="alert"),
     *configured(alerts.RULES, "alert-rules", "[A-Za-z0-9_-]{1,64}"),

@@ -2,6 +2,7 @@
 
 from reporting.models.alert import AlertChannel, AlertDelivery, AlertEvent, AlertMemory, AlertRule
 from reporting.models.figures import EnterpriseMetric, Membership, Rework, RollUp, RollUpCursor
+from reporting.models.handover import HandoverMark
 from reporting.models.report import Report, ReportLink, ReportSchedule
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "AlertMemory",
     "AlertRule",
     "EnterpriseMetric",
+    "HandoverMark",
     "Membership",
     "Report",
     "ReportLink",

@@ -1,4 +1,4 @@
-"""What deploy/ holds for Prometheus and Grafana speaks of metrics that /metrics really tells, by their very names and labels."""
+"""What deploy/ holds for Prometheus and Grafana speaks of metrics that /metrics tells, by their very names and labels."""
 
 import json
 import re

@@ -108,6 +108,8 @@ MAY: dict[str, dict[str, set[str]]] = {
     "insights": {"GET": EVERYBODY},
     "celebrations": {"GET": EVERYBODY},
     "dashboard": {"GET": EVERYBODY},
+    "handover": {"GET": EVERYBODY},
+    "handover-take": {"POST": EVERYBODY},
     "alerts": {"GET": EVERYBODY},
     "alert": {"GET": EVERYBODY},
     "alert-rules": {"GET": EVERYBODY, "POST": OFFICERS},
