@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
-from reporting import health, prometheus
+from reporting import health, prometheus, report_views
 from workflow.api import schema
 from workflow.api.views import Nothing
 
@@ -14,6 +14,8 @@ urlpatterns = [
     path("readyz", health.readyz, name="readyz"),
     path("metrics", prometheus.metrics, name="metrics"),
     path("admin/", admin.site.urls),
+    path("reports/<str:report_id>/print", report_views.printed, name="report-print"),
+    path("reports/shared/<str:token>", report_views.shared, name="report-shared"),
     path("api/v1/", include("reporting.api.urls")),
     path("api/v1/", include("workflow.api.urls")),
     path("api/docs/", schema.docs, name="api-docs"),

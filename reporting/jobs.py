@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from django.db.models import Q
 from django.utils import timezone
 
-from reporting import alert_sending, alerting, metrics_collector, roll_ups
+from reporting import alert_sending, alerting, metrics_collector, reports, roll_ups
 from reporting.models import RollUpCursor
 from reporting.settled import Settled
 from workflow.hosting import slots
@@ -54,3 +54,8 @@ def look_after_alerts(now: datetime) -> float:
 def send_alerts() -> None:
     """Send the alerts that are due."""
     alert_sending.send_due(now=_clock(), clock=_clock)
+
+
+def make_due_reports() -> None:
+    """Make the reports that are due."""
+    reports.make_due(now=_clock())

@@ -88,6 +88,7 @@ class RollUpKeeper:
                 position=until,
                 newest_at=max((at for at in (*instants, cursor.newest_at) if at), default=None),
                 first_at=min((at for at in (*instants, cursor.first_at) if at), default=None),
+                first_id=cursor.first_id or (lines[0].id if lines else None),
             )
             if not moved:
                 return 0
@@ -102,13 +103,13 @@ def rebuild(*, now: datetime, settled: Settled) -> int:
     """
     first = AuditEntry.objects.order_by("id").first()
     cursor = RollUpCursor.objects.filter(id=1).first()
-    if cursor and cursor.first_at and (first is None or first.created_at > cursor.first_at):
+    if cursor and cursor.first_id and (first is None or first.id > cursor.first_id):
         raise JournalIsGone(
-            f"The roll-ups tell of the time since {cursor.first_at.isoformat()}, and the journal begins later: it was pruned. "
-            "Made anew, they would lose that time. Nothing was changed."
+            f"The roll-ups tell of the journal from entry {cursor.first_id} on, which was pruned since. Made anew, they would "
+            "lose that time. Nothing was changed."
         )
     with transaction.atomic():
-        RollUpCursor.objects.filter(id=1).update(position=0, newest_at=None, first_at=None)
+        RollUpCursor.objects.filter(id=1).update(position=0, newest_at=None, first_at=None, first_id=None)
         for model in (RollUp, Membership, Rework):
             model.objects.all().delete()
     keeper, read = RollUpKeeper(settled), 0

@@ -13,7 +13,7 @@ _LOOK = frozenset(
             "halt", "haltconfirmation", "approval", "commandtemplate", "httpendpoint", "modelprice", "novausage",
         ),
         "safety": ("safetypolicy", "safetystate", "safetyincident", "candidateverdict", "provideraccount"),
-        "reporting": ("alertrule", "alertevent"),
+        "reporting": ("alertrule", "alertevent", "report", "reportschedule"),
     }.items()
     for name in names
 ) | {"workflow.hear_events"}  # fmt: skip
@@ -22,6 +22,8 @@ _OPERATE = frozenset(
         "workflow.add_task", "workflow.change_task", "workflow.add_objective", "workflow.change_objective",
         "workflow.change_nova", "workflow.order_stop", "workflow.lift_pause", "workflow.change_approval",
         "workflow.add_inboxmessage", "safety.change_safetyincident",
+        "reporting.add_report", "reporting.add_reportschedule", "reporting.change_reportschedule",
+        "reporting.view_reportlink", "reporting.add_reportlink", "reporting.change_reportlink",
     }
 )  # fmt: skip
 _GUARD = frozenset(

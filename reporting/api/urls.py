@@ -2,10 +2,11 @@
 
 from django.urls import re_path
 
-from reporting.api import alerts, dashboards, handover
+from reporting.api import alerts, dashboards, handover, reports
 from workflow.api.urls import configured
 
 NOVA = r"novas/(?P<nova_id>[a-z0-9_-]{1,63})"
+REPORT = r"reports/(?P<report_id>REPORT-[0-9a-f-]{1,30})"
 TEAM = r"teams/(?P<team>[A-Za-z0-9_-]{1,64})"
 
 CHANNEL = r"alert-channels/(?P<pk>[A-Za-z0-9_-]{1,64})"
@@ -30,4 +31,17 @@ urlpatterns = [
     re_path(r"^alert-deliveries/?$", alerts.DeliveryList.as_view(), name="alert-deliveries"),
     re_path(rf"^{DELIVERY}/?$", alerts.DeliveryDetail.as_view(), name="alert-delivery"),
     re_path(rf"^{DELIVERY}/redeliver/?$", alerts.Redelivered.as_view(), name="alert-delivery-redeliver"),
+    re_path(r"^reports/?$", reports.ReportList.as_view(), name="reports"),
+    re_path(rf"^{REPORT}/?$", reports.ReportDetail.as_view(), name="report"),
+    re_path(rf"^{REPORT}/export/(?P<kind>csv|xlsx|json)/?$", reports.ReportExport.as_view(), name="report-export"),
+    re_path(rf"^{REPORT}/links/?$", reports.LinkList.as_view(), name="report-links"),
+    re_path(
+        rf"^{REPORT}/links/(?P<link_id>[0-9a-f]{{1,32}})/revoke/?$", reports.LinkRevoked.as_view(), name="report-link-revoke"
+    ),
+    re_path(r"^report-schedules/?$", reports.ScheduleList.as_view(), name="report-schedules"),
+    re_path(
+        r"^report-schedules/(?P<schedule_id>[0-9]{1,18})/(?P<verb>enable|disable)/?$",
+        reports.ScheduleVerb.as_view(),
+        name="report-schedule-verb",
+    ),
 ]

@@ -16,8 +16,11 @@ from django.db import transaction
 from django.test import Client
 from django.urls import reverse
 
+from reporting import reports
 from reporting.api import urls as reporting_urls
-from reporting.models import AlertChannel, AlertDelivery, AlertEvent, AlertRule
+from reporting.core.metrics import Period
+from reporting.models import AlertChannel, AlertDelivery, AlertEvent, AlertRule, ReportLink, ReportSchedule
+from reporting.scope import Scope
 from safety import api_keys
 from safety.core.scopes import NOVA_SCOPES, OPERATOR_SCOPES
 from safety.encryption import encrypt
@@ -128,6 +131,13 @@ MAY: dict[str, dict[str, set[str]]] = {
     "series": {"GET": EVERYBODY},
     "team-series": {"GET": EVERYBODY},
     "nova-series": {"GET": EVERYBODY | {AGENT}},
+    "reports": {"GET": EVERYBODY, "POST": OPERATORS},
+    "report": {"GET": EVERYBODY},
+    "report-export": {"GET": EVERYBODY},
+    "report-links": {"GET": OPERATORS, "POST": OPERATORS},
+    "report-link-revoke": {"POST": OPERATORS},
+    "report-schedules": {"GET": EVERYBODY, "POST": OPERATORS},
+    "report-schedule-verb": {"POST": OPERATORS},
 }
 # of these scopes a Nova's key needs one; an address that is not named is open to any of its keys
 AGENTS_NEED: dict[tuple[str, str], set[str]] = {
@@ -189,6 +199,7 @@ def path_of(name: str, verb: str) -> str:
     values = {
         "nova_id": "torch", "incident_id": "900017", "halt_id": "900018", "key_id": "900019", "task_id": "T-1",
         "approval_id": "900022", "team": "day", "alert_id": "900024", "delivery_id": "900025",
+        "report_id": "REPORT-20261120-0a1b2c3d", "kind": "csv", "link_id": "0a1b", "schedule_id": "900024",
         "entry_id": str(AuditEntry.objects.latest("id").pk),
         "permit_id": "abc", "verb": verb,
         "pk": {
@@ -231,6 +242,11 @@ def house(now: datetime) -> None:
     AlertDelivery.objects.create(
         pk=900025, channel=channel, event=event, kind="fired", message_id="x", title="x", created_at=now, due_at=now
     )
+    report = reports.make_report(Scope(), Period(now - timedelta(days=7), now), now=now)
+    report.id, report._state.adding = "REPORT-20261120-0a1b2c3d", True
+    report.save(force_insert=True)
+    ReportLink.objects.create(pk="0a1b", report=report, created_at=now, created_by="x", expires_at=now + timedelta(days=9))
+    ReportSchedule.objects.create(pk=900024, name="Monday", due_at=now)
     _, key = api_keys.create_key("torch", now=now)
     type(key).objects.filter(pk=key.pk).update(id=900019)
 

@@ -7,6 +7,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('reporting', '0003_alert_rights'),
+        ('reporting', '0004_reports'),
     ]
 
     operations = [
