@@ -58,6 +58,16 @@ SECRET_KEY = _secret("NOVAWF_SECRET_KEY", "secret_key")
 OPERATOR_KEY = _secret("NOVAWF_OPERATOR_KEY", "operator_key")
 # Under it secrets are encrypted that must be kept in the database. In production without one, none can be kept there.
 SECRETS_KEY = env.str("NOVAWF_SECRETS_KEY", default="") or ("" if PRODUCTION else _secret("NOVAWF_SECRETS_KEY", "secrets_key"))
+# The journal's seals are signed with a key made from this secret; it is never in the database. In production without one,
+# nothing is sealed.
+SEAL_KEY = env.str("NOVAWF_SEAL_KEY", default="") or ("" if PRODUCTION else _secret("NOVAWF_SEAL_KEY", "seal_key"))
+SEAL_PUBLIC_KEYS = env.list("NOVAWF_SEAL_PUBLIC_KEYS", default=[])  # of earlier keys, hex
+if wrong := [key for key in SEAL_PUBLIC_KEYS if not re.fullmatch(r"[0-9a-f]{64}", key)]:
+    raise ImproperlyConfigured(
+        f"NOVAWF_SEAL_PUBLIC_KEYS has {wrong[0]!r}; give keys of 64 hexadecimal digits, as `audit_verify` prints."
+    )
+SEALS_LOG = Path(env.str("NOVAWF_SEALS_LOG", default=str(VAR_DIR / "seals.jsonl"))).absolute()
+ARCHIVE_DIR = Path(env.str("NOVAWF_ARCHIVE_DIR", default=str(VAR_DIR / "archive"))).absolute()
 ALLOWED_HOSTS = env.list("NOVAWF_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("NOVAWF_CSRF_TRUSTED_ORIGINS", default=[])
 PORT = _integer("PORT", 8000, 1, 65535)
@@ -223,6 +233,7 @@ LOOP_SLOTS = _integer("NOVAWF_LOOP_SLOTS", 2, 1, 64)
 LOOP_SLICE = 12.0  # seconds a slice drives the engine before it returns
 WORK_SLOTS = 2
 WORK_SLICE = 60.0  # seconds a host accepts executions before it drains
+JOB_SECONDS = 5.0  # a scheduled job works so long, then queues what is left: probes wait for the same worker
 EXECUTION_TIMEOUT_LIMIT = 900  # seconds: the longest an execution may run
 ENGINE_BATCH = _integer("NOVAWF_ENGINE_BATCH", 128, 1, 1000)
 LEASE_SECONDS = 6.0
@@ -231,6 +242,20 @@ SLOT_HEARTBEAT_SECONDS = 1.0
 SLOT_SILENT_SECONDS = 4.0
 AGENT_LEASE_SECONDS = 60.0
 STOP_GRACE_SECONDS = 8.0
+
+# How long rows are kept, in days; 0: for ever. Journal entries go only where they are sealed, archived and read by all.
+RETENTION_DAYS: dict[str, int] = {
+    "journal": _integer("NOVAWF_RETENTION_JOURNAL_DAYS", 0, 0, 36_500),
+    "inbox": _integer("NOVAWF_RETENTION_INBOX_DAYS", 90, 0, 36_500),
+    "executions": _integer("NOVAWF_RETENTION_EXECUTIONS_DAYS", 180, 0, 36_500),
+    "queue": _integer("NOVAWF_RETENTION_QUEUE_DAYS", 30, 0, 36_500),
+    "verifications": _integer("NOVAWF_RETENTION_VERIFICATIONS_DAYS", 400, 0, 36_500),
+}
+JOURNAL_KEPT_AT_LEAST = 30  # days: what runs now may look back so far
+if 0 < RETENTION_DAYS["journal"] < JOURNAL_KEPT_AT_LEAST:
+    raise ImproperlyConfigured(
+        f"NOVAWF_RETENTION_JOURNAL_DAYS is below {JOURNAL_KEPT_AT_LEAST}; give 0 (for ever) or more days."
+    )
 
 # Requests a minute that our own doors let through; 0: no limit. Each key, and each person, has windows of its own.
 REQUESTS_PER_MINUTE = _integer("NOVAWF_REQUESTS_PER_MINUTE", 3_000, 0, 10_000_000)
@@ -396,6 +421,8 @@ UNFOLD = {
                 "title": "Record",
                 "items": [
                     _link("Journal", "menu_book", "safety_auditentry"),
+                    _link("Seals", "verified", "safety_auditseal"),
+                    _link("Verifications", "fact_check", "safety_verificationrun"),
                     _link("Stream cursors", "bookmark", "workflow_streamcursor"),
                     _link("Leases", "key", "workflow_lease"),
                 ],

@@ -16,7 +16,16 @@ from reporting.core.alerting import Facts, Reading
 from reporting.models import AlertChannel
 from safety.core.status import SafetyLevel
 from safety.facts import STREAM_GAP, STREAM_REACHABLE, note_fleet
-from safety.models import FleetFact, Installation, ProviderAccount, SafetyIncident, SafetyState
+from safety.models import (
+    AuditEntry,
+    AuditSeal,
+    FleetFact,
+    Installation,
+    ProviderAccount,
+    SafetyIncident,
+    SafetyState,
+    VerificationRun,
+)
 from workflow.derived_status import SILENT_AFTER
 from workflow.models import Approval, Halt, Lease, Nova, NovaState, NovaUsage, Task
 
@@ -176,6 +185,18 @@ def _halts(look: Look) -> list[Reading]:
     return [Reading(str(halt), look.since(halt.requested_at)) for halt in rows.order_by("id")[:MOST]]
 
 
+def _seals(look: Look) -> list[Reading]:
+    """How long the oldest journal entry has waited for a seal."""
+    sealed_to = AuditSeal.objects.order_by("-number").values_list("last_id", flat=True).first() or 0
+    oldest = AuditEntry.objects.filter(id__gt=sealed_to).order_by("id").values_list("created_at", flat=True).first()
+    return [Reading("the journal", look.since(oldest))] if oldest else []
+
+
+def _damages(look: Look) -> list[Reading]:
+    last = VerificationRun.objects.exclude(finished_at=None).order_by("-id").values_list("damages", "finished_at").first()
+    return [Reading("the journal", look.since(last[1]))] if last and last[0] else []
+
+
 def _disks(look: Look) -> list[Reading]:
     return [
         Reading(f"host {name.removeprefix(DISK)}", float(row.value))
@@ -204,6 +225,8 @@ FACTS: Mapping[str, Loader] = {
     "budget_used": _budgets,
     "approval_wait": _approvals,
     "halt_wait": _halts,
+    "seal_age": _seals,
+    "journal_damage_age": _damages,
     "disk_free": _disks,
     "channel_failing_age": _failing_channels,
 }

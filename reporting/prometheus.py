@@ -26,7 +26,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from reporting import standing
-from reporting.alert_facts import DISK
+from reporting.alert_facts import DISK, load_facts
 from reporting.alerting import LEASE
 from reporting.core import histogram
 from reporting.core.alerting import Tier
@@ -176,6 +176,11 @@ class Novawf(Collector):
         """Count from the roll-ups: a row a day of the fleet, however much the journal holds."""
         newest = AuditEntry.objects.order_by("-id").values_list("id", flat=True).first() or 0
         yield _counter("novawf_journal_entries", "Journal entries written, by the newest number.", [], [([], newest)])
+        seals = load_facts(("seal_age", "journal_damage_age"), now=self._now)
+        unsealed = [([], reading.value) for reading in seals["seal_age"] or ()] or [([], 0.0)]
+        yield _gauge("novawf_journal_unsealed_age_seconds", "Age of the oldest journal entry without a seal.", [], unsealed)
+        damaged = [([], float(bool(seals["journal_damage_age"])))]
+        yield _gauge("novawf_journal_damaged", "1: the last verification of the journal found damage.", [], damaged)
         cursor = RollUpCursor.objects.filter(id=1).first()
         behind = newest - cursor.position if cursor else newest
         yield _gauge(

@@ -30,6 +30,7 @@ RULES: Mapping[str, tuple[str, str, float, float, Tier, float]] = {
     "approval-waiting": ("An approval waits", "approval_waiting", 10 * MINUTE, 0.0, Tier.INFO, 30 * MINUTE),
     "halt-unconfirmed": ("A halt is not confirmed", "halt_unconfirmed", 60.0, 0.0, Tier.CRITICAL, 15 * MINUTE),
     "seal-overdue": ("The journal's seal is overdue", "seal_overdue", 2 * HOUR, 0.0, Tier.WARNING, 6 * HOUR),
+    "journal-damaged": ("The journal was tampered with", "journal_damaged", 0.0, 0.0, Tier.CRITICAL, 6 * HOUR),
     "disk-low": ("Disk nearly full", "disk_low", 0.1, MINUTE, Tier.CRITICAL, 6 * HOUR),
     "channel-failing": ("Alerts do not come through", "channel_failing", 5 * MINUTE, 0.0, Tier.WARNING, 6 * HOUR),
 }

@@ -37,6 +37,22 @@ def check_secrets(**_: Any) -> Sequence[CheckMessage]:
     return found
 
 
+def check_seal_key(**_: Any) -> Sequence[CheckMessage]:
+    """In production, miss the key that signs the journal's seals (W004), and refuse a short or well-known one (E006)."""
+    key = str(settings.SEAL_KEY)
+    if not settings.PRODUCTION:
+        return []
+    hint = (
+        f"Set NOVAWF_SEAL_KEY (or NOVAWF_SEAL_KEY_FILE) to at least {_SHORTEST_SECRET} random characters, the same on every "
+        "machine, and keep a copy of it."
+    )
+    if not key:
+        return [Warning("The journal is not sealed: there is no key to sign with.", hint=hint, id="novawf.W004")]
+    if len(key) < _SHORTEST_SECRET or key.lower().startswith(_KNOWN_SECRETS):
+        return [Error("SEAL_KEY is too short or well known: others could sign in its place.", hint=hint, id="novawf.E006")]
+    return []
+
+
 def check_stream_address(**_: Any) -> Sequence[CheckMessage]:
     """Look at the stream server's address: form (E003), password (E004, W002) and encryption (E005, W003)."""
     url = urlsplit(settings.DRAGONFLY_URL)
@@ -93,5 +109,6 @@ def check_database(**_: Any) -> Sequence[CheckMessage]:
 def register_all() -> None:
     """Make the checks known to Django."""
     register(check_secrets, Tags.security)
+    register(check_seal_key, Tags.security)
     register(check_stream_address, Tags.security)
     register(check_database, Tags.compatibility)  # a database check would run only when asked for

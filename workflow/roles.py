@@ -39,9 +39,9 @@ _GUARD = frozenset(
 )  # fmt: skip
 _AUDIT = frozenset(
     {
-        "safety.view_auditentry", "safety.view_hookevent", "safety.view_hooksession", "safety.view_apikey",
-        "safety.view_outboxentry", "auth.view_user", "auth.view_group", "reporting.view_alertchannel",
-        "reporting.view_alertdelivery",
+        "safety.view_auditentry", "safety.view_auditseal", "safety.view_verificationrun", "safety.add_verificationrun",
+        "safety.view_hookevent", "safety.view_hooksession", "safety.view_apikey", "safety.view_outboxentry",
+        "auth.view_user", "auth.view_group", "reporting.view_alertchannel", "reporting.view_alertdelivery",
     }
 )  # fmt: skip
 _ADMINISTER = frozenset(f"auth.{verb}_{name}" for verb in ("add", "change", "view") for name in ("user", "group"))

@@ -17,6 +17,7 @@ from safety.models import RULE_DURATIONS, Installation, SafetyPolicy
 from workflow.configuration import create_nova, save_configured
 from workflow.core.personality import NovaPersonalityConfig
 from workflow.models import Nova, Personality
+from workflow.schedules import seed_schedules
 
 # Sent inside seed_all's transaction with `now`: upper floors make what is theirs, and give the names of what they made.
 seeding = Signal()
@@ -46,7 +47,7 @@ def seed_all(*, now: datetime) -> list[str]:
     """Make whatever is missing; give the names of what was made."""
     with transaction.atomic():
         made = seed_installation(now=now) + seed_policies(now=now) + seed_personalities(now=now)
-        made += seed_fleet(now=now)
+        made += seed_fleet(now=now) + seed_schedules(now=now)
         return made + [name for _, names in seeding.send(sender=Installation, now=now) for name in names]
 
 

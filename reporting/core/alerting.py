@@ -75,6 +75,7 @@ CONDITIONS: Mapping[str, Condition] = {
     "approval_waiting": Condition("approval_wait", "an approval waits for a person for {value}", of_novas=True),
     "halt_unconfirmed": Condition("halt_wait", "an order to stop is not confirmed for {value}"),
     "seal_overdue": Condition("seal_age", "the journal was not sealed for {value}"),
+    "journal_damaged": Condition("journal_damage_age", "the journal did not verify {value} ago"),
     "disk_low": Condition("disk_free", "{value} of the disk is free", unit=Unit.SHARE, below=True),
     "channel_failing": Condition("channel_failing_age", "alerts have not come through for {value}"),
 }

@@ -186,7 +186,7 @@ class TestCommand:
         factories.make_nova("torch", now=now - timedelta(hours=1))
         assert {"rule": "nova-silent", "change": "fired"} in self.run("evaluate")
         assert [row["rule"] for row in self.run("list")] == ["nova-silent"]
-        assert len(self.run("rules")) == 17
+        assert len(self.run("rules")) == 18
         assert self.run("channels") == self.run("deliveries") == []
         for words in (["test"], ["test", "ops"], ["test", "nowhere", "--reason", "x"], ["redeliver", "x", "--reason", "x"]):
             with pytest.raises(CommandError):

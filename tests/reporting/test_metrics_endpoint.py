@@ -95,7 +95,7 @@ def test_it_says_what_is_there(stream_url: str) -> None:
     assert one("novawf_intake_lag_seconds") == 1.5
     assert one("novawf_stream_up") == 1
     assert 2 < one("novawf_worker_heartbeat_age_seconds", cluster="loops", host="here", slot="0") < 60
-    assert one("novawf_alert_rules") == 17
+    assert one("novawf_alert_rules") == 18
     assert one("novawf_alerts_evaluated_age_seconds") < 60
     assert any(name == "novawf_build_info" and dict(labels)["version"] == "0.1.0" for name, labels in found)
 

@@ -27,6 +27,17 @@ def test_production_refuses_default_secrets(settings, secret):
     assert found(*checks.check_secrets()) == []
 
 
+def test_production_misses_the_seals_key(settings):
+    settings.SEAL_KEY = ""
+    assert found(*checks.check_seal_key()) == []
+    settings.PRODUCTION = True
+    assert found(*checks.check_seal_key()) == ["novawf.W004"]
+    settings.SEAL_KEY = "change-me-" + "x" * 40
+    assert found(*checks.check_seal_key()) == ["novawf.E006"]
+    settings.SEAL_KEY = "kU3" * 20
+    assert found(*checks.check_seal_key()) == []
+
+
 @pytest.mark.parametrize(
     ("url", "production", "ids"),
     [

@@ -141,6 +141,7 @@ TYPED: dict[tuple[str, ...], str] = {
     ("message", "post", "torch", "Look at the beans."): "post_novas_one_messages",
     ("message", "list", "torch"): "get_novas_one_messages",
     ("journal", "tail"): "get_journal",
+    ("audit_verify", "--json"): "post_journal_verify",
     ("incident", "list"): "get_incidents",
     ("incident", "show", "17"): "get_incidents_one",
     **{

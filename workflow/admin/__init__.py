@@ -1,4 +1,17 @@
-from workflow.admin import agents, configured, executors, incidents, keys, novas, observed, providers, records, stops, tasks
+from workflow.admin import (
+    agents,
+    configured,
+    executors,
+    incidents,
+    keys,
+    novas,
+    observed,
+    providers,
+    records,
+    seals,
+    stops,
+    tasks,
+)
 
 __all__ = [
     "agents",
@@ -10,6 +23,7 @@ __all__ = [
     "observed",
     "providers",
     "records",
+    "seals",
     "stops",
     "tasks",
 ]
