@@ -151,7 +151,7 @@ class TestEvaluation:
 def test_every_shipped_rule_fires_on_what_it_is_about(now: datetime, settings: Any) -> None:
     """A few looks at a house in which everything is wrong, but for the stream server."""
     seed_alert_rules(now=now - timedelta(hours=3))
-    VerificationRun.objects.create(requested_at=now, finished_at=now, damages=1)
+    VerificationRun.objects.create(scope="full", requested_by="x", requested_at=now, finished_at=now, damages=1)
     assert seed_alert_rules(now=now) == []
     long_ago = now - timedelta(days=1)
     factories.make_installation()
