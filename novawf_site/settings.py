@@ -263,6 +263,11 @@ VITAL_REQUESTS_PER_MINUTE = _integer("NOVAWF_VITAL_REQUESTS_PER_MINUTE", 12_000,
 OPERATOR_REQUESTS_PER_MINUTE = _integer("NOVAWF_OPERATOR_REQUESTS_PER_MINUTE", 12_000, 0, 10_000_000)
 WRONG_KEYS_PER_MINUTE = _integer("NOVAWF_WRONG_KEYS_PER_MINUTE", 20, 1, 10_000)
 
+# Who may read /metrics: whoever has this token; without one, this machine only.
+METRICS_TOKEN = env.str("NOVAWF_METRICS_TOKEN", default="")
+# Alerts may be sent to private addresses and without TLS: for receivers inside one's own network.
+ALLOW_PRIVATE_WEBHOOKS = env.bool("NOVAWF_ALLOW_PRIVATE_WEBHOOKS", default=False)
+
 # What runs a task's executions, by name: `name=dotted.path.Class,...` adds to what is built in.
 EXECUTORS: dict[str, str] = {
     "builtin": "workflow.execution.builtin.Builtin",
@@ -319,7 +324,7 @@ Q_CLUSTER: dict[str, Any] = {
 if _COMMAND[:1] == ["workers"]:
     os.environ["Q_CLUSTER_NAME"] = f"{_COMMAND[-1]}@{HOST}"
 # Small jobs of upper floors, done every few seconds by one process, which finds them by these names.
-CHORES = ["reporting.jobs.keep_roll_ups", "reporting.jobs.keep_figures"]
+CHORES = ["reporting.jobs.keep_roll_ups", "reporting.jobs.keep_figures", "reporting.jobs.look_after_alerts"]
 SLICE_JOBS = {"loops": "workflow.jobs.run_loop_slice", "work": "workflow.jobs.run_work_slice"}
 
 # -- web
@@ -352,7 +357,7 @@ if PRODUCTION:
     SECURE_HSTS_SECONDS = 31_536_000
     SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]  # probes of the same machine speak plain HTTP
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]  # probes of the same machine speak plain HTTP
     if DEBUG:
         raise ImproperlyConfigured("NOVAWF_DEBUG and NOVAWF_PRODUCTION are both on; debug pages would show secrets.")
     if "*" in ALLOWED_HOSTS:
@@ -401,6 +406,15 @@ UNFOLD = {
                     _link("Agent sessions", "terminal", "safety_hooksession"),
                     _link("Hook calls", "webhook", "safety_hookevent"),
                     _link("Agent keys", "vpn_key", "safety_apikey"),
+                ],
+            },
+            {
+                "title": "Alerts",
+                "items": [
+                    _link("Alerts", "notifications_active", "reporting_alertevent"),
+                    _link("Rules", "rule", "reporting_alertrule"),
+                    _link("Channels", "campaign", "reporting_alertchannel"),
+                    _link("Deliveries", "outbox", "reporting_alertdelivery"),
                 ],
             },
             {
@@ -506,6 +520,7 @@ LOGGING = {
         "django-q": {"level": "WARNING"},
         # addresses, and below that what is said to models, belong into no log
         **{name: {"level": "WARNING"} for name in ("httpx2", "httpcore2", "openai", "anthropic")},
+        "apprise": {"level": "CRITICAL"},  # its warnings name addresses, which hold tokens
         "mcp": {"level": "WARNING"},
     },
 }

@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
-from reporting import health, report_views
+from reporting import health, prometheus, report_views
 from workflow.api import schema
 from workflow.api.views import Nothing
 
@@ -12,6 +12,7 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index"), name="home"),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
+    path("metrics", prometheus.metrics, name="metrics"),
     path("admin/", admin.site.urls),
     path("reports/<str:report_id>/print", report_views.printed, name="report-print"),
     path("reports/shared/<str:token>", report_views.shared, name="report-shared"),

@@ -394,7 +394,7 @@ def described(view: Any, method: str, verb: str) -> Described | None:
     kind = getattr(view, "kind", None)
     if kind is None:
         return None
-    row, example = kind.written, _CONFIGURED_EXAMPLES[kind.name]
+    row, example = kind.written, kind.example or _CONFIGURED_EXAMPLES[kind.name]
     if isinstance(view, configuration_views.ConfiguredVerb):
         return _reason(row)
     if isinstance(view, configuration_views.ConfiguredList):
