@@ -1,7 +1,22 @@
-from workflow.admin import agents, configured, executors, incidents, keys, novas, observed, providers, records, stops, tasks
+from workflow.admin import (
+    agents,
+    approvals,
+    configured,
+    executors,
+    incidents,
+    keys,
+    novas,
+    observed,
+    providers,
+    queue,
+    records,
+    stops,
+    tasks,
+)
 
 __all__ = [
     "agents",
+    "approvals",
     "configured",
     "executors",
     "incidents",
@@ -9,6 +24,7 @@ __all__ = [
     "novas",
     "observed",
     "providers",
+    "queue",
     "records",
     "stops",
     "tasks",

@@ -67,6 +67,7 @@ class SafetyIncidentAdmin(VerbAdmin):
     """Violations, the newest first."""
 
     journal_type = "incident"
+    dashboard = "incident"
     verbs = (
         AdminVerb(
             "acknowledge", "Acknowledge", "acknowledged", "Says that somebody looks at it.", _say("acknowledge"),
@@ -89,13 +90,15 @@ class SafetyIncidentAdmin(VerbAdmin):
         AdminVerb("note", "Add a note", "annotated", "Adds words to its story.", _say("note"), icon="edit_note"),
     )  # fmt: skip
     paginator = InfinitePaginator
-    list_display = ["id", "show_status", "mechanism", "show_scope", "reason", "opened_at", "last_seen_at", "ended_at"]
+    sortable_by: Any = ()
+    served = frozenset({"nova_id__exact", "status__exact", "lasting"})
+    texts = frozenset({"acknowledged_by", "show_story"})  # they name persons
+    list_display = ["id", "show_status", "mechanism", "show_scope", "reason", "opened_at", "ended_at"]
     list_filter = [Lasting, "status", ByMechanism, ("nova_id", ExactTextFilter), "opened_at"]
-    search_fields = ["reason"]
     ordering = ["-id"]
     fieldsets = [
         (None, {"fields": [("show_status", "mechanism", "show_scope"), "reason", "conclusion"]}),
-        ("When", {"fields": [("opened_at", "last_seen_at", "ended_at"), ("joined", "acknowledged_by", "acknowledged_at")]}),
+        ("When", {"fields": [("opened_at", "last_seen_at"), ("ended_at", "joined"), ("acknowledged_by", "acknowledged_at")]}),
         ("Evidence", {"fields": ["show_evidence"]}),
         ("Story", {"fields": ["show_story"]}),
     ]

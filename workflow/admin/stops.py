@@ -45,6 +45,7 @@ class HaltAdmin(VerbAdmin):
     )  # fmt: skip
     list_display = ["id", "kind", "scope", "target", "show_progress", "drill", "requested_by", "requested_at", "lifted_at"]
     list_filter = ["kind", "scope", "drill", "requested_at"]
+    texts = frozenset({"requested_by", "lifted_by"})  # they name persons
     ordering = ["-id"]
     fields = [
         ("kind", "scope", "target", "drill"), "reason", ("requested_by", "requested_at", "settled_at"), "show_confirmations",

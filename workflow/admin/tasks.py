@@ -6,7 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.safestring import SafeString
@@ -16,14 +16,16 @@ from unfold.paginator import InfinitePaginator
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from safety import audit
-from safety.admin import ExactTextFilter, ReadOnlyAdmin, table, unbroken
+from safety.admin import RECENT, ExactTextFilter, ReadOnlyAdmin, may_read_texts, table, unbroken
 from workflow import task_services
 from workflow.admin.novas import known_executors
 from workflow.admin.verbs import AdminVerb, ReasonForm, VerbAdmin, one_by_one
-from workflow.core.work import Priority
+from workflow.core.work import Priority, TaskStatus
 from workflow.models import Execution, Nova, Task
 from workflow.task_services import RequestRefused, TaskRequest
 
+PAGED_ROWS = 10_000
+SEARCHED = 20_000
 STATUS_LABELS = {"pending": "info", "in progress": "primary", "completed": "success", "blocked": "danger"}
 PRIORITY_LABELS = {"critical": "danger", "high": "warning", "medium": "info", "low": "default"}
 EXECUTION_LABELS = {
@@ -106,13 +108,45 @@ def _rank(key: str, answers: Mapping[str, Any], now: datetime) -> bool:
     return task_services.set_priority(key, Priority(answers["priority"]), reason=answers["reason"], now=now)
 
 
+class ByStatus(InfinitePaginator):
+    """Pages of tasks, each status read along its own index and merged: the cost does not grow with the table."""
+
+    count = PAGED_ROWS  # type: ignore[assignment] - what lies behind is found by filters
+
+    def page(self, number: Any) -> Any:
+        number = self.validate_number(number)
+        end = number * self.per_page
+        keys: list[tuple[datetime, str]] = []
+        for status in TaskStatus:
+            keys += self.object_list.filter(status=status).values_list("created_at", "pk")[:end]
+        keys.sort(reverse=True)
+        wanted = [pk for _, pk in keys[end - self.per_page : end]]
+        # in a list of their own: the filters that found them need not be asked again
+        rows = Task.objects.filter(pk__in=wanted).select_related("assignee").order_by("-created_at", "-pk")
+        return self._get_page(rows, number, self)
+
+
+class BlockOwner(ExactTextFilter):
+    """Who can unblock it: blocked tasks only, which an index serves."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Task]) -> QuerySet[Task]:
+        rows = super().queryset(request, queryset)
+        return rows.filter(status=TaskStatus.BLOCKED) if self.used_parameters else rows
+
+
 @admin.register(Task)
 class TaskAdmin(VerbAdmin):
     """Tasks, newest first; a Nova's personal ones are not shown."""
 
     journal_type = "task"
+    dashboard = "task"
     form = TaskForm
-    paginator = InfinitePaginator
+    paginator = ByStatus
+    sortable_by: Any = ()
+    texts = frozenset({
+        "description", "results", "metrics", "insights", "show_executions", "block_reason", "sender", "cause",
+        "idempotency_key", "metadata",
+    })  # fmt: skip
     verbs = (
         AdminVerb(
             "unblock", "Unblock", "unblocked", "Puts blocked tasks back to pending, with fresh attempts.", one_by_one(_unblock),
@@ -128,14 +162,14 @@ class TaskAdmin(VerbAdmin):
         ),
     )  # fmt: skip
     list_display = [
-        "show_id", "title", "show_status", "show_priority", "show_assignee", "work_type", "show_progress", "show_block",
-        "created_at",
+        "show_id", "title", "show_status", "show_priority", "show_assignee", "show_progress", "show_block", "created_at",
     ]  # fmt: skip
     list_filter = [
         "status", "priority", "work_type", "outcome", Assigned, ("assignee__nova_id", ExactTextFilter),
-        ("block_owner", ExactTextFilter), "created_at",
+        ("block_owner", BlockOwner), "created_at",
     ]  # fmt: skip
-    search_fields = ["id", "title", "description"]
+    search_fields = ["title"]
+    search_help_text = f"A task's whole id, or words of its title or description among the newest {SEARCHED:,} of each status."
     ordering = ["-created_at"]
     autocomplete_fields = ["assignee"]
     shown = [
@@ -151,8 +185,8 @@ class TaskAdmin(VerbAdmin):
             ("executor", "action", "estimated_duration"),
         ]}),
         ("How far", {"fields": [
-            ("show_progress", "attempts", "max_attempts"), ("created_at", "started_at", "completed_at"),
-            ("waiting_on", "show_dependencies", "not_before"),
+            ("show_progress", "attempts", "max_attempts"), ("created_at", "started_at"), ("completed_at", "not_before"),
+            ("waiting_on", "show_dependencies"),
         ]}),
         ("What came of it", {"fields": ["results", "metrics", "insights", "show_executions"]}),
         ("Who can unblock it, and how", {"fields": [("block_owner", "blocked_at"), "block_action", "block_reason"]}),
@@ -163,11 +197,29 @@ class TaskAdmin(VerbAdmin):
         tasks: QuerySet[Task] = super().get_queryset(request)
         return tasks.filter(personal=False)
 
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Task], search_term: str
+    ) -> tuple[QuerySet[Task], bool]:
+        """Find a task by its id, or look for words among the newest of each status."""
+        term = search_term.replace("\0", "").strip()
+        if not term or Task.objects.filter(pk=term).exists():
+            return (queryset.filter(pk=term) if term else queryset), False
+        newest = Q()
+        for status in TaskStatus:
+            bound = (
+                Task.objects.filter(status=status).order_by("-created_at").values_list("created_at")[SEARCHED : SEARCHED + 1]
+            )
+            newest |= Q(status=status, **({"created_at__gt": bound[0][0]} if bound else {}))
+        words = Q(title__icontains=term)
+        if may_read_texts(request):
+            words |= Q(description__icontains=term)
+        return queryset.filter(newest & words), False
+
     def has_change_permission(self, request: HttpRequest, obj: Task | None = None) -> bool:
         return False
 
     def get_fieldsets(self, request: HttpRequest, obj: Task | None = None) -> Any:
-        return self.fieldsets if obj else [(None, {"fields": TaskForm.Meta.fields})]
+        return self.readable(request, self.fieldsets) if obj else [(None, {"fields": TaskForm.Meta.fields})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Task | None = None) -> Any:
         return self.shown if obj else ()
@@ -223,6 +275,19 @@ def _seconds(execution: Execution) -> str:
     return f"{(execution.finished_at - execution.started_at).total_seconds():.2f}"
 
 
+class ByExecutor(admin.SimpleListFilter):
+    """The executors by name: asking the table which there are would read all of it."""
+
+    title = "executor"
+    parameter_name = "executor"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return known_executors()
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Execution]) -> QuerySet[Execution]:
+        return queryset.filter(executor=self.value()) if self.value() else queryset
+
+
 @admin.register(Execution)
 class ExecutionAdmin(ReadOnlyAdmin):
     """Attempts at tasks, newest first."""
@@ -232,14 +297,16 @@ class ExecutionAdmin(ReadOnlyAdmin):
         "id", "show_task", "nova_id", "executor", "action", "attempt", "show_status", "show_seconds", "runs", "error",
         "created_at",
     ]  # fmt: skip
-    list_filter = ["status", "executor", ("nova__nova_id", ExactTextFilter), ("action", FieldTextFilter), "created_at"]
-    search_fields = ["=task__id"]
-    search_help_text = "a task's id"
+    list_filter = ["status", ByExecutor, ("nova__nova_id", ExactTextFilter), ("action", FieldTextFilter), "created_at"]
+    served = frozenset()
+    texts = frozenset({"results", "metrics", "error", "needs"})
+    search_fields = ["task__id__exact"]
+    search_help_text = f"A task's whole id. Filters look at the newest {RECENT:,} executions."
     ordering = ["-id"]
 
     fieldsets = [
         (None, {"fields": ["task", ("nova", "attempt", "runs"), ("executor", "action", "status")]}),
-        ("When", {"fields": [("created_at", "started_at", "finished_at"), ("timeout", "progress")]}),
+        ("When", {"fields": [("created_at", "started_at"), "finished_at", ("timeout", "progress")]}),
         ("What came of it", {"fields": ["results", "metrics", "error", ("needs", "retryable")]}),
         ("Who runs it", {"fields": [("host", "lease_until", "fence")]}),
     ]
