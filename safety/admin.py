@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth.admin import GroupAdmin as StockGroupAdmin
 from django.contrib.auth.admin import UserAdmin as StockUserAdmin
 from django.contrib.auth.models import Group, User
@@ -33,7 +34,7 @@ from safety import access_journal  # noqa: F401 - connects its receivers
 from safety.models import AuditEntry
 
 admin.site.site_header = admin.site.site_title = "NOVAWF"
-admin.site.index_title = "Control plane"
+admin.site.index_title = "Operator console"
 
 PRIVATE = "(private reflection)"
 WITHHELD = "(for those who act or audit)"
@@ -107,7 +108,7 @@ class JournalledAdmin(ModelAdmin):
     journal_type = ""  # AuditEntry.object_type of these rows
     dashboard = ""  # the dashboard page of a row, by its name in `reporting`
     texts: frozenset[str] = frozenset()  # fields and columns for those who may read texts
-    # of a table that grows for ever: the parameters that an index serves; a list filtered by none of them shows newest rows only
+    # of a table that grows for ever: the parameters that an index serves; filtered by others, it shows newest rows only
     served: frozenset[str] | None = None
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -142,6 +143,13 @@ class JournalledAdmin(ModelAdmin):
             newest = self.model._default_manager.order_by("-pk").values_list("pk", flat=True).first() or 0
             rows = rows.filter(pk__gt=newest - RECENT)
         return rows, repeats
+
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        """Give the list; one that nothing narrows does not offer to show all."""
+        changelist: ChangeList = super().get_changelist_instance(request)
+        if not changelist.query and not changelist.has_active_filters:
+            changelist.full_result_count = changelist.result_count
+        return changelist
 
     # Django would write its LogEntry here; the journal has the story already
     def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> None:

@@ -147,6 +147,9 @@ TYPED: dict[tuple[str, ...], str] = {
         ("incident", verb, "17", *WHY): f"post_incidents_one_{verb.replace('-', '_')}"
         for verb in ("acknowledge", "mitigate", "resolve", "false-positive", "note")
     },
+    ("approval", "list"): "get_approvals",
+    ("approval", "show", "17"): "get_approvals_one",
+    **{("approval", verb, "17", *WHY): f"post_approvals_one_{verb}" for verb in ("approve", "deny")},
     ("apikey", "list"): "get_keys",
     **{("apikey", verb, "17", *WHY): f"post_keys_one_{verb}" for verb in ("rotate", "suspend", "reinstate", "revoke")},
     ("apikey_create", "torch"): "post_keys",

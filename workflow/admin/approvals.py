@@ -42,7 +42,7 @@ class ApprovalAdmin(VerbAdmin):
             _decide("approved", approvals.approve), icon="check", offered=lambda row: row.status == "pending",
         ),
         AdminVerb(
-            "refuse", "Refuse", "refused", "Lets it not be done. What was approved and not used yet is taken back.",
+            "deny", "Deny", "denied", "Lets it not be done. What was approved and not used yet is taken back.",
             _decide("denied", approvals.deny), icon="block", danger=True, offered=lambda row: row.status in Approval.OPEN,
         ),
     )  # fmt: skip

@@ -1,12 +1,13 @@
 """The console's home: who needs a person now, and whether the machinery is well; each part at a query or three."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -16,6 +17,8 @@ from django.utils.timesince import timesince, timeuntil
 
 from safety.admin import dashboard_url, unbroken
 from safety.models import FleetFact, OutboxEntry, SafetyIncident, SafetyState
+from workflow.admin.incidents import LABELS as INCIDENT_LABELS
+from workflow.admin.novas import LABELS
 from workflow.core.state import WorkflowState
 from workflow.derived_status import SILENT_AFTER, STATUSES, STREAM_REACHABLE, derived_status, load_fleet, load_verdicts
 from workflow.models import Approval, Halt, Lease, NovaState, Task
@@ -23,6 +26,7 @@ from workflow.models import Approval, Halt, Lease, NovaState, Task
 LISTED = 8  # rows of each part; the rest is one click away
 COUNTED = 1_000  # beyond this a number says "more than"
 FACT_FRESH = timedelta(seconds=30)
+BEATS = {"beats": "success", "held": "success", "free": "default", "silent": "danger"}
 WELL = frozenset({"idle", "working", "completing", "new", "archived"})
 
 
@@ -62,7 +66,7 @@ def novas_in_trouble(fleet: dict[str, FleetFact], now: datetime) -> dict[str, An
     rows = [
         [
             _row_link("workflow_nova", nova.nova_id, nova.nova_id),
-            unbroken(doing.status.replace("_", " ")),
+            _chip(doing.status.replace("_", " "), LABELS),
             doing.reason or "-",
             unbroken(timesince(doing.since, now, depth=1)) if doing.since else "-",
         ]
@@ -81,7 +85,7 @@ def open_incidents(now: datetime) -> dict[str, Any]:
         [
             _row_link("safety_safetyincident", incident.pk, f"#{incident.pk}"),
             incident.nova_id or "the whole fleet",
-            incident.status,
+            _chip(incident.status.replace("_", " "), INCIDENT_LABELS),
             incident.reason,
             unbroken(timesince(incident.opened_at, now, depth=1)),
         ]
@@ -163,14 +167,19 @@ def workers(fleet: dict[str, FleetFact], now: datetime) -> dict[str, Any]:
     return {"facts": facts, "table": {"headers": ["lease", "holder", "last beat", ""], "rows": rows}}
 
 
-def _beat(lease: Lease, now: datetime) -> tuple[str, str]:
+def _beat(lease: Lease, now: datetime) -> tuple[str, SafeString]:
     """Tell a lease's last sign of life, and whether it is fresh; readers and relay show theirs by renewing."""
     if lease.heartbeat_at is not None:
         fresh = now - lease.heartbeat_at < timedelta(seconds=2 * settings.SLOT_SILENT_SECONDS)
-        return f"{_age(lease.heartbeat_at, now)} ago", "beats" if fresh else "silent"
+        return f"{_age(lease.heartbeat_at, now)} ago", _chip("beats" if fresh else "silent", BEATS)
     if lease.expires_at is None:
-        return "-", "free"
-    return "-", "held" if lease.expires_at > now else "silent"
+        return "-", _chip("free", BEATS)
+    return "-", _chip("held" if lease.expires_at > now else "silent", BEATS)
+
+
+def _chip(word: str, labels: Mapping[str, str]) -> SafeString:
+    """Show a word as the lists' labels do."""
+    return render_to_string("unfold/helpers/label.html", {"text": word, "type": labels.get(word, "default")})
 
 
 def _fact(fact: FleetFact | None, now: datetime, words: Any) -> str:

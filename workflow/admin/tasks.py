@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
@@ -162,7 +163,7 @@ class TaskAdmin(VerbAdmin):
         ),
     )  # fmt: skip
     list_display = [
-        "show_id", "title", "show_status", "show_priority", "show_assignee", "show_progress", "show_block", "created_at",
+        "show_id", "title", "show_status", "show_priority", "show_assignee", "show_block", "created_at",
     ]  # fmt: skip
     list_filter = [
         "status", "priority", "work_type", "outcome", Assigned, ("assignee__nova_id", ExactTextFilter),
@@ -196,6 +197,12 @@ class TaskAdmin(VerbAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Task]:
         tasks: QuerySet[Task] = super().get_queryset(request)
         return tasks.filter(personal=False)
+
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        """Give the list without a number of results: nobody counts them."""
+        changelist: ChangeList = super().get_changelist_instance(request)
+        changelist.full_result_count = changelist.result_count
+        return changelist
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Task], search_term: str
