@@ -174,7 +174,7 @@ class TestPages:
             "safety.provideraccount": ["use=yes", "kind__exact=openai", "breaker__exact=open"],
             "workflow.novausage": ["nova_id__exact=torch", "nova_id__exact="],
             "workflow.modelprice": ["use=yes", "account__slug__exact=priced"],
-            "workflow.execution": ["status__exact=running", "nova__nova_id__exact=torch"],
+            "workflow.execution": ["status__exact=running", "task__assignee__nova_id__exact=torch"],
         }
         for label, queries in filters.items():
             for query in queries:

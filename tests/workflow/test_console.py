@@ -16,6 +16,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from safety import audit
+from safety.admin import dashboard_url
 from safety.audit import Entry
 from safety.models import AuditEntry, OutboxEntry, SafetyIncident
 from tests import factories
@@ -218,6 +219,7 @@ class TestApprovals:
         url = reverse("admin:workflow_approval_verb", args=["approve"])
         assert person("viewer", "vera").post(url, {"rows": asked.pk, "reason": "x"}).status_code == 403
         operator = person("operator", "olga")
+        assert "branch&quot;: &quot;main" in operator.get(url, {"rows": asked.pk}).content.decode()
         assert "required" in operator.post(url, {"rows": asked.pk, "reason": " "}).content.decode()
         asked.refresh_from_db()
         assert asked.status == "pending"
@@ -273,6 +275,14 @@ class TestHome:
         content = admin_client.get(reverse("admin:index")).content.decode()
         assert "silent" in content
         assert "the oldest entry waits for 3" in content
+
+
+def test_a_row_leads_to_its_dashboard_where_there_is_one(admin_client: Client) -> None:
+    factories.make_nova()
+    content = admin_client.get(reverse("admin:workflow_nova_change", args=["torch"])).content.decode()
+    url = dashboard_url("nova", "torch")
+    assert (f'href="{url}"' in content) == bool(url)
+    assert dashboard_url("no-such-page") == ""
 
 
 class TestTaskPages:

@@ -35,7 +35,7 @@ class HookSessionAdmin(ReadOnlyAdmin):
 
     journal_type = "session"
     list_display = ["session_id", "nova_id", "show_status", "source", "started_at", "show_seen", "events", "turns"]
-    list_filter = [("nova_id", ExactTextFilter), "source", "started_at"]
+    list_filter = [("nova_id", ExactTextFilter), ("source", ExactTextFilter), "started_at"]
     served = frozenset()
     search_fields = ["session_id__exact"]
     search_help_text = "a session's whole id"

@@ -1,7 +1,7 @@
 """The admin's page of approvals: what agents want to do, and a person's word on it, with a reason."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -66,6 +66,10 @@ class ApprovalAdmin(VerbAdmin):
         ("Where it stands", {"fields": [("show_status", "show_left"), ("requested_at", "expires_at"), "show_decision",
                                         ("decided_at", "used_at"), "digest"]}),
     ]  # fmt: skip
+
+    def describe(self, rows: Sequence[Approval]) -> list[str]:
+        """Name what would be decided as it was asked for: nobody should approve what they have not read."""
+        return [f"{row.pk}, {row.nova_id}: {row.action} {json.dumps(row.arguments, ensure_ascii=False)[:2000]}" for row in rows]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -1,6 +1,6 @@
 """The console's home: who needs a person now, and whether the machinery is well; each part at a query or three."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,7 +34,7 @@ def console(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Add the parts of the home page that the caller may see to the index's context."""
     now = timezone.now()  # noqa: TID251 - a door
     fleet = load_fleet()
-    parts = [
+    parts: list[tuple[str, Callable[[], dict[str, Any]]]] = [
         ("workflow.view_nova", lambda: novas_in_trouble(fleet, now)),
         ("safety.view_safetyincident", lambda: open_incidents(now)),
         ("workflow.view_approval", lambda: waiting_approvals(now)),

@@ -14,7 +14,7 @@ from django.utils.timezone import localtime
 from unfold.decorators import display
 from unfold.paginator import InfinitePaginator
 
-from safety.admin import ExactTextFilter, table
+from safety.admin import ExactTextFilter, KnownWordsFilter, table
 from safety.core.mechanisms import MECHANISMS
 from safety.facts import STREAM_GAP
 from safety.incident_services import MOVES, apply_verb
@@ -49,17 +49,9 @@ class Lasting(admin.SimpleListFilter):
         return queryset.filter(ended_at__isnull=self.value() == "yes") if self.value() else queryset
 
 
-class ByMechanism(admin.SimpleListFilter):
-    """The mechanisms by name: asking the table which there are would read all of it."""
-
-    title = "mechanism"
-    parameter_name = "mechanism"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name.replace("_", " ")) for name in (*(judge.name for judge in MECHANISMS), STREAM_GAP)]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(mechanism=self.value()) if self.value() else queryset
+class ByMechanism(KnownWordsFilter):
+    title = parameter_name = "mechanism"
+    words = (*(judge.name for judge in MECHANISMS), STREAM_GAP)
 
 
 @admin.register(SafetyIncident)

@@ -38,7 +38,7 @@ from workflow.services import VerbResult
 # pages with more of a Nova, and by which field they are narrowed to it
 ELSEWHERE = (
     ("tasks", "workflow_task", "assignee__nova_id__exact"),
-    ("executions", "workflow_execution", "nova__nova_id__exact"),
+    ("executions", "workflow_execution", "task__assignee__nova_id__exact"),
     ("approvals", "workflow_approval", "nova__nova_id__exact"),
     ("incidents", "safety_safetyincident", "nova_id__exact"),
     ("inbox", "workflow_inboxmessage", "nova_id__exact"),

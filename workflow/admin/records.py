@@ -8,8 +8,19 @@ from django.utils.timesince import timesince
 from unfold.contrib.filters.admin import FieldTextFilter
 from unfold.decorators import display
 
-from safety.admin import RECENT, ExactTextFilter, ReadOnlyAdmin
+from safety.admin import RECENT, ExactTextFilter, KnownWordsFilter, ReadOnlyAdmin
+from workflow.core.wake_signals import SignalTier
 from workflow.models import InboxMessage, Lease, StreamCursor
+
+
+class ByKind(KnownWordsFilter):
+    title = parameter_name = "kind"
+    words = ("work_item", "alert", "signal", "foreign")
+
+
+class ByTier(KnownWordsFilter):
+    title = parameter_name = "tier"
+    words = tuple(SignalTier)
 
 
 @admin.register(InboxMessage)
@@ -19,7 +30,7 @@ class InboxMessageAdmin(ReadOnlyAdmin):
     journal_type = "inbox"
     list_display = ["id", "received_at", "stream", "kind", "show_status", "show_fate", "nova_id", "task_id", "sender"]
     list_filter = [
-        "status", "kind", "tier", ("stream", FieldTextFilter), ("entry_id", ExactTextFilter), ("nova_id", ExactTextFilter),
+        "status", ByKind, ByTier, ("stream", FieldTextFilter), ("entry_id", ExactTextFilter), ("nova_id", ExactTextFilter),
         ("task_id", ExactTextFilter), ("sender", ExactTextFilter), "received_at",
     ]  # fmt: skip
     served = frozenset()

@@ -1,6 +1,6 @@
 """The admin's pages of tasks and their executions. Tasks change by verbs only; a new one is asked for like at the API."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,7 +17,7 @@ from unfold.paginator import InfinitePaginator
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from safety import audit
-from safety.admin import RECENT, ExactTextFilter, ReadOnlyAdmin, may_read_texts, table, unbroken
+from safety.admin import RECENT, ExactTextFilter, KnownWordsFilter, ReadOnlyAdmin, may_read_texts, table, unbroken
 from workflow import task_services
 from workflow.admin.novas import known_executors
 from workflow.admin.verbs import AdminVerb, ReasonForm, VerbAdmin, one_by_one
@@ -26,7 +26,9 @@ from workflow.models import Execution, Nova, Task
 from workflow.task_services import RequestRefused, TaskRequest
 
 PAGED_ROWS = 10_000
-SEARCHED = 20_000
+SEARCHED = 20_000  # of each status, for words
+FILTERED = 200_000  # of each status, for filters that no index serves
+UNSERVED = frozenset({"priority__exact", "work_type__exact", "outcome__exact"})
 STATUS_LABELS = {"pending": "info", "in progress": "primary", "completed": "success", "blocked": "danger"}
 PRIORITY_LABELS = {"critical": "danger", "high": "warning", "medium": "info", "low": "default"}
 EXECUTION_LABELS = {
@@ -112,26 +114,37 @@ def _rank(key: str, answers: Mapping[str, Any], now: datetime) -> bool:
 class ByStatus(InfinitePaginator):
     """Pages of tasks, each status read along its own index and merged: the cost does not grow with the table."""
 
-    count = PAGED_ROWS  # type: ignore[assignment] - what lies behind is found by filters
+    count = PAGED_ROWS  # what lies behind is found by filters
+    statuses: Sequence[str] = tuple(TaskStatus)  # those that the filters leave
 
     def page(self, number: Any) -> Any:
         number = self.validate_number(number)
         end = number * self.per_page
         keys: list[tuple[datetime, str]] = []
-        for status in TaskStatus:
+        for status in self.statuses:
             keys += self.object_list.filter(status=status).values_list("created_at", "pk")[:end]
         keys.sort(reverse=True)
         wanted = [pk for _, pk in keys[end - self.per_page : end]]
         # in a list of their own: the filters that found them need not be asked again
         rows = Task.objects.filter(pk__in=wanted).select_related("assignee").order_by("-created_at", "-pk")
+        rows = rows.defer("description", "results", "metrics", "insights", "metadata")
         return self._get_page(rows, number, self)
+
+
+def _newest(number: int) -> Q:
+    """Give the condition of being among so many newest tasks of a status."""
+    newest = Q()
+    for status in TaskStatus:
+        bound = Task.objects.filter(status=status).order_by("-created_at").values_list("created_at")[number : number + 1]
+        newest |= Q(status=status, **({"created_at__gt": bound[0][0]} if bound else {}))
+    return newest
 
 
 class BlockOwner(ExactTextFilter):
     """Who can unblock it: blocked tasks only, which an index serves."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Task]) -> QuerySet[Task]:
-        rows = super().queryset(request, queryset)
+        rows: QuerySet[Task] = super().queryset(request, queryset)
         return rows.filter(status=TaskStatus.BLOCKED) if self.used_parameters else rows
 
 
@@ -142,7 +155,6 @@ class TaskAdmin(VerbAdmin):
     journal_type = "task"
     dashboard = "task"
     form = TaskForm
-    paginator = ByStatus
     sortable_by: Any = ()
     texts = frozenset({
         "description", "results", "metrics", "insights", "show_executions", "block_reason", "sender", "cause",
@@ -170,7 +182,10 @@ class TaskAdmin(VerbAdmin):
         ("block_owner", BlockOwner), "created_at",
     ]  # fmt: skip
     search_fields = ["title"]
-    search_help_text = f"A task's whole id, or words of its title or description among the newest {SEARCHED:,} of each status."
+    search_help_text = (
+        f"A task's whole id, or words among the newest {SEARCHED:,} of each status. Priority, work type and outcome are "
+        f"looked for among the newest {FILTERED:,} of each."
+    )
     ordering = ["-created_at"]
     autocomplete_fields = ["assignee"]
     shown = [
@@ -204,23 +219,29 @@ class TaskAdmin(VerbAdmin):
         changelist.full_result_count = changelist.result_count
         return changelist
 
+    def get_paginator(self, request: HttpRequest, queryset: QuerySet[Task], per_page: int, **options: Any) -> ByStatus:
+        """Page through the statuses that the filters leave: a database may read all of one to find that it is not another."""
+        pages = ByStatus(queryset, per_page, **options)
+        if request.GET.get("status__exact") in tuple(TaskStatus):
+            pages.statuses = (request.GET["status__exact"],)
+        elif request.GET.get("block_owner__exact"):
+            pages.statuses = (TaskStatus.BLOCKED,)
+        return pages
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Task], search_term: str
     ) -> tuple[QuerySet[Task], bool]:
-        """Find a task by its id, or look for words among the newest of each status."""
+        """Find a task by its id; words, and what no index serves, are looked for among the newest of each status."""
         term = search_term.replace("\0", "").strip()
-        if not term or Task.objects.filter(pk=term).exists():
-            return (queryset.filter(pk=term) if term else queryset), False
-        newest = Q()
-        for status in TaskStatus:
-            bound = (
-                Task.objects.filter(status=status).order_by("-created_at").values_list("created_at")[SEARCHED : SEARCHED + 1]
-            )
-            newest |= Q(status=status, **({"created_at__gt": bound[0][0]} if bound else {}))
+        if not term:
+            costly = request.GET.keys() & UNSERVED and not request.GET.get("assignee__nova_id__exact")
+            return (queryset.filter(_newest(FILTERED)) if costly else queryset), False
+        if Task.objects.filter(pk=term).exists():
+            return queryset.filter(pk=term), False
         words = Q(title__icontains=term)
         if may_read_texts(request):
             words |= Q(description__icontains=term)
-        return queryset.filter(newest & words), False
+        return queryset.filter(_newest(SEARCHED) & words), False
 
     def has_change_permission(self, request: HttpRequest, obj: Task | None = None) -> bool:
         return False
@@ -282,17 +303,12 @@ def _seconds(execution: Execution) -> str:
     return f"{(execution.finished_at - execution.started_at).total_seconds():.2f}"
 
 
-class ByExecutor(admin.SimpleListFilter):
-    """The executors by name: asking the table which there are would read all of it."""
+class ByExecutor(KnownWordsFilter):
+    title = parameter_name = "executor"
 
-    title = "executor"
-    parameter_name = "executor"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return known_executors()
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Execution]) -> QuerySet[Execution]:
-        return queryset.filter(executor=self.value()) if self.value() else queryset
+    @property
+    def words(self) -> Sequence[str]:
+        return [name for name, _ in known_executors()]
 
 
 @admin.register(Execution)
@@ -304,8 +320,14 @@ class ExecutionAdmin(ReadOnlyAdmin):
         "id", "show_task", "nova_id", "executor", "action", "attempt", "show_status", "show_seconds", "runs", "error",
         "created_at",
     ]  # fmt: skip
-    list_filter = ["status", ByExecutor, ("nova__nova_id", ExactTextFilter), ("action", FieldTextFilter), "created_at"]
-    served = frozenset()
+    list_filter = [
+        "status",
+        ByExecutor,
+        ("task__assignee__nova_id", ExactTextFilter),
+        ("action", FieldTextFilter),
+        "created_at",
+    ]
+    served = frozenset({"task__assignee__nova_id__exact"})
     texts = frozenset({"results", "metrics", "error", "needs"})
     search_fields = ["task__id__exact"]
     search_help_text = f"A task's whole id. Filters look at the newest {RECENT:,} executions."
