@@ -213,6 +213,7 @@ def make_healthy_fleet(*, now: datetime = NOW, **readings: Any) -> None:
         "outbox_age": 0.0,
         "cpu_load": 0.5,
         "memory_ratio": 0.5,
+        "process:slot:loops:test:0": {"host": "test", "memory": 120.0, "cpu": 0.1},
     }
     for name, value in (values | readings).items():
         FleetFact.objects.update_or_create(name=name, defaults={"value": value, "since": now, "observed_at": now})

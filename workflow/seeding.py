@@ -28,10 +28,12 @@ STRICT = SafetyRules(
     concurrent_requests=3,
     burst_requests=10,
     burst_window=timedelta(seconds=30),
+    process_memory_limit=400,
+    process_cpu_limit=0.9,
 )
 POLICIES = {
     "standard": ("The specification's limits.", STANDARD),
-    "strict": ("Tighter limits on calls to model providers.", STRICT),
+    "strict": ("Tighter limits on calls to model providers and on processes.", STRICT),
 }
 FLEET = ("torch", "echo", "helix", "vaeris", "synergy")
 

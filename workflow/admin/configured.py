@@ -207,6 +207,7 @@ class SafetyPolicyAdmin(ConfiguredAdmin):
         ]}),
         ("Really Chill Willy: stress", {"fields": [
             ("meditation_stress", "emergency_stress"), ("stress_sustained", "meditation"),
+            ("process_memory_limit", "process_cpu_limit"),
         ]}),
         ("Hooks", {"fields": [
             ("hook_silence", "hook_failures_in_window"), ("session_events_per_minute", "identical_calls_per_minute"),
