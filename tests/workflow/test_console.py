@@ -21,6 +21,7 @@ from safety.audit import Entry
 from safety.models import AuditEntry, OutboxEntry, SafetyIncident
 from tests import factories
 from workflow import approvals, halts, services
+from workflow.admin import tasks
 from workflow.models import Approval, Halt, HaltConfirmation, Lease, NovaState, Task
 from workflow.roles import ROLES
 
@@ -298,7 +299,22 @@ class TestTaskPages:
         assert [task.pk for page in pages for task in page] == made[::-1]
         found = admin_client.get(url, {"status__exact": "blocked", "q": "task 6"}).context["cl"].result_list
         assert [task.title for task in found] == ["task 6"]
-        assert [task.pk for task in admin_client.get(url, {"q": made[3]}).context["cl"].result_list] == [made[3]]
+
+    def test_look_for_words_and_rare_values_among_the_newest_and_find_an_id_wherever_it_is(
+        self, admin_client: Client, now: datetime, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tasks, "SEARCHED", 2)
+        monkeypatch.setattr(tasks, "FILTERED", 1)
+        made = [factories.make_task(f"task {n}", created_at=now + timedelta(seconds=n), priority="low").pk for n in range(4)]
+
+        def found(**query: str) -> list[str]:
+            response = admin_client.get(reverse("admin:workflow_task_changelist"), query)
+            return [task.pk for task in response.context["cl"].result_list]
+
+        assert found(q="task") == made[:1:-1]
+        assert found(q=made[0]) == made[:1]
+        assert found(priority__exact="low") == made[3:]
+        assert found() == made[::-1]
 
 
 class TestPeople:

@@ -111,18 +111,24 @@ def _rank(key: str, answers: Mapping[str, Any], now: datetime) -> bool:
     return task_services.set_priority(key, Priority(answers["priority"]), reason=answers["reason"], now=now)
 
 
+def _term(text: str) -> str:
+    return text.replace("\0", "").strip()
+
+
 class ByStatus(InfinitePaginator):
     """Pages of tasks, each status read along its own index and merged: the cost does not grow with the table."""
 
     count = PAGED_ROWS  # what lies behind is found by filters
     statuses: Sequence[str] = tuple(TaskStatus)  # those that the filters leave
+    newest = 0  # look only at so many newest tasks of each status; 0: at all
 
     def page(self, number: Any) -> Any:
         number = self.validate_number(number)
         end = number * self.per_page
         keys: list[tuple[datetime, str]] = []
         for status in self.statuses:
-            keys += self.object_list.filter(status=status).values_list("created_at", "pk")[:end]
+            part = self.object_list.filter(status=status, **self._bound(status))
+            keys += part.values_list("created_at", "pk")[:end]
         keys.sort(reverse=True)
         wanted = [pk for _, pk in keys[end - self.per_page : end]]
         # in a list of their own: the filters that found them need not be asked again
@@ -130,14 +136,12 @@ class ByStatus(InfinitePaginator):
         rows = rows.defer("description", "results", "metrics", "insights", "metadata")
         return self._get_page(rows, number, self)
 
-
-def _newest(number: int) -> Q:
-    """Give the condition of being among so many newest tasks of a status."""
-    newest = Q()
-    for status in TaskStatus:
-        bound = Task.objects.filter(status=status).order_by("-created_at").values_list("created_at")[number : number + 1]
-        newest |= Q(status=status, **({"created_at__gt": bound[0][0]} if bound else {}))
-    return newest
+    def _bound(self, status: str) -> dict[str, datetime]:
+        if not self.newest:
+            return {}
+        instants = Task.objects.filter(status=status).order_by("-created_at").values_list("created_at", flat=True)
+        last = instants[self.newest : self.newest + 1]
+        return {"created_at__gt": last[0]} if last else {}
 
 
 class BlockOwner(ExactTextFilter):
@@ -220,28 +224,31 @@ class TaskAdmin(VerbAdmin):
         return changelist
 
     def get_paginator(self, request: HttpRequest, queryset: QuerySet[Task], per_page: int, **options: Any) -> ByStatus:
-        """Page through the statuses that the filters leave: a database may read all of one to find that it is not another."""
-        pages = ByStatus(queryset, per_page, **options)
-        if request.GET.get("status__exact") in tuple(TaskStatus):
-            pages.statuses = (request.GET["status__exact"],)
-        elif request.GET.get("block_owner__exact"):
+        """Page through the statuses that the filters leave, as far back as what no index serves may look."""
+        pages, given = ByStatus(queryset, per_page, **options), request.GET
+        if given.get("status__exact") in tuple(TaskStatus):  # a database may read all of one to find that it is not another
+            pages.statuses = (given["status__exact"],)
+        elif given.get("block_owner__exact"):
             pages.statuses = (TaskStatus.BLOCKED,)
+        if term := _term(given.get("q", "")):
+            pages.newest = 0 if Task.objects.filter(pk=term).exists() else SEARCHED
+        elif given.keys() & UNSERVED and not given.get("assignee__nova_id__exact"):
+            pages.newest = FILTERED
         return pages
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Task], search_term: str
     ) -> tuple[QuerySet[Task], bool]:
-        """Find a task by its id; words, and what no index serves, are looked for among the newest of each status."""
-        term = search_term.replace("\0", "").strip()
+        """Find a task by its id, or by words; how far back is the paginator's business."""
+        term = _term(search_term)
         if not term:
-            costly = request.GET.keys() & UNSERVED and not request.GET.get("assignee__nova_id__exact")
-            return (queryset.filter(_newest(FILTERED)) if costly else queryset), False
+            return queryset, False
         if Task.objects.filter(pk=term).exists():
             return queryset.filter(pk=term), False
         words = Q(title__icontains=term)
         if may_read_texts(request):
             words |= Q(description__icontains=term)
-        return queryset.filter(_newest(SEARCHED) & words), False
+        return queryset.filter(words), False
 
     def has_change_permission(self, request: HttpRequest, obj: Task | None = None) -> bool:
         return False
