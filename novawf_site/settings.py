@@ -13,9 +13,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import environ
-import structlog
 from django.core.exceptions import ImproperlyConfigured
-from django.urls import reverse_lazy
+
+from novawf_site.admin_site import UNFOLD  # noqa: F401 - tables that no environment changes
+from novawf_site.api_site import REST_FRAMEWORK, SPECTACULAR_SETTINGS  # noqa: F401
+from novawf_site.logs import logging_by
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.FileAwareEnv()
@@ -367,160 +369,10 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
 ]
 
-
-def _link(title: str, icon: str, view: str) -> dict[str, Any]:
-    return {"title": title, "icon": icon, "link": reverse_lazy(f"admin:{view}_changelist")}
-
-
-UNFOLD = {
-    "SITE_TITLE": "NOVAWF",
-    "SITE_HEADER": "NOVAWF",
-    "SITE_SUBHEADER": "Control plane",
-    "SITE_SYMBOL": "hub",
-    "SHOW_HISTORY": True,
-    "SHOW_VIEW_ON_SITE": False,
-    "SHOW_BACK_BUTTON": True,
-    "COMMAND": {"search_models": False, "show_history": False},
-    "SIDEBAR": {
-        "show_search": False,
-        "show_all_applications": False,
-        "navigation": [
-            {
-                "title": "Fleet",
-                "items": [
-                    _link("Novas", "smart_toy", "workflow_nova"),
-                    _link("Tasks", "task_alt", "workflow_task"),
-                    _link("Executions", "bolt", "workflow_execution"),
-                    _link("Inbox", "inbox", "workflow_inboxmessage"),
-                    _link("Objectives", "flag", "workflow_objective"),
-                ],
-            },
-            {
-                "title": "Safety",
-                "items": [
-                    _link("Incidents", "emergency_home", "safety_safetyincident"),
-                    _link("Orders to stop", "front_hand", "workflow_halt"),
-                    _link("Safety policies", "policy", "safety_safetypolicy"),
-                    _link("Observed policies", "visibility", "safety_candidateverdict"),
-                    _link("Provider accounts", "cloud", "safety_provideraccount"),
-                    _link("Agent sessions", "terminal", "safety_hooksession"),
-                    _link("Hook calls", "webhook", "safety_hookevent"),
-                    _link("Agent keys", "vpn_key", "safety_apikey"),
-                ],
-            },
-            {
-                "title": "Alerts",
-                "items": [
-                    _link("Alerts", "notifications_active", "reporting_alertevent"),
-                    _link("Rules", "rule", "reporting_alertrule"),
-                    _link("Channels", "campaign", "reporting_alertchannel"),
-                    _link("Deliveries", "outbox", "reporting_alertdelivery"),
-                ],
-            },
-            {
-                "title": "Record",
-                "items": [
-                    _link("Journal", "menu_book", "safety_auditentry"),
-                    _link("Seals", "verified", "safety_auditseal"),
-                    _link("Verifications", "fact_check", "safety_verificationrun"),
-                    _link("Stream cursors", "bookmark", "workflow_streamcursor"),
-                    _link("Leases", "key", "workflow_lease"),
-                ],
-            },
-            {
-                "title": "Set-up",
-                "items": [
-                    _link("Personalities", "psychology", "workflow_personality"),
-                    _link("Commands", "terminal", "workflow_commandtemplate"),
-                    _link("HTTP endpoints", "send", "workflow_httpendpoint"),
-                    _link("Prices of models", "payments", "workflow_modelprice"),
-                    _link("Usage of models", "data_usage", "workflow_novausage"),
-                    _link("Users", "person", "auth_user"),
-                    _link("Groups", "group", "auth_group"),
-                ],
-            },
-        ],
-    },
-}
-REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": [
-        "workflow.api.authentication.NovaKeyAuthentication",
-        "workflow.api.authentication.OperatorKeyAuthentication",
-        "rest_framework.authentication.SessionAuthentication",
-    ],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "EXCEPTION_HANDLER": "workflow.api.problem.problem_response",
-    "DEFAULT_SCHEMA_CLASS": "workflow.api.schema.DoorSchema",
-}
-SPECTACULAR_SETTINGS: dict[str, Any] = {
-    "TITLE": "NOVAWF",
-    "DESCRIPTION": "The control plane for AI agents that work around the clock. docs/api.md says what each address means.",
-    "VERSION": "1",
-    "OAS_VERSION": "3.1.0",
-    "SERVE_INCLUDE_SCHEMA": False,
-    "SERVE_AUTHENTICATION": [],
-    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
-    "SWAGGER_UI_DIST": "SIDECAR",
-    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "SORT_OPERATIONS": False,
-    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
-    "COMPONENT_SPLIT_REQUEST": True,
-    "COMPONENT_NO_READ_ONLY_REQUIRED": False,
-    "PREPROCESSING_HOOKS": ["workflow.api.schema.spell_out_verbs"],
-    "POSTPROCESSING_HOOKS": ["workflow.api.schema.finish"],
-}
-
 # -- logs
 
 LOG_LEVEL = env.str("NOVAWF_LOG_LEVEL", default="INFO")
 LOG_FORMAT = env.str("NOVAWF_LOG_FORMAT", default="console" if sys.stderr.isatty() else "json")
 if LOG_FORMAT not in ("json", "console"):
     raise ImproperlyConfigured(f"NOVAWF_LOG_FORMAT is {LOG_FORMAT!r}; give json or console.")
-_log_chain: list[Any] = [
-    structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_logger_name,
-    structlog.stdlib.add_log_level,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-    structlog.processors.format_exc_info,
-]
-structlog.configure(
-    processors=[
-        structlog.stdlib.filter_by_level,
-        *_log_chain,
-        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-    ],
-    logger_factory=structlog.stdlib.LoggerFactory(),
-    cache_logger_on_first_use=True,
-)
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "filters": {
-        # a probe that is refused has said so to whoever asked, and asks again soon
-        "no_probes": {"()": "django.utils.log.CallbackFilter", "callback": lambda record: "/readyz" not in str(record.__dict__)}
-    },
-    "formatters": {
-        "line": {
-            "()": structlog.stdlib.ProcessorFormatter,
-            "processors": [
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.dev.ConsoleRenderer() if LOG_FORMAT == "console" else structlog.processors.JSONRenderer(),
-            ],
-            "foreign_pre_chain": _log_chain,
-        }
-    },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    "loggers": {
-        "django_structlog": {"level": "WARNING"},
-        "django_structlog.middlewares.request": {"filters": ["no_probes"]},
-        "django.request": {"filters": ["no_probes"]},
-        "django-q": {"level": "WARNING"},
-        # addresses, and below that what is said to models, belong into no log
-        **{name: {"level": "WARNING"} for name in ("httpx2", "httpcore2", "openai", "anthropic")},
-        "apprise": {"level": "CRITICAL"},  # its warnings name addresses, which hold tokens
-        "mcp": {"level": "WARNING"},
-    },
-}
+LOGGING = logging_by(LOG_LEVEL, LOG_FORMAT)
