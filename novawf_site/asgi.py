@@ -1,4 +1,4 @@
-"""The web server's entry: pages and API, beside them the lines of listeners, and MCP; sockets come later.
+"""The web server's entry: pages and API, beside them the lines of listeners, MCP, and the pages' sockets.
 
 Django alone makes a thread, and in it a database connection, for every request, and goes there and back for every middleware.
 Here a request gets a thread that another has finished with, and one of the API is handled there in one go.
@@ -13,15 +13,18 @@ from typing import Any
 
 import django
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
-from channels.routing import ProtocolTypeRouter
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.sessions import CookieMiddleware
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.base import BaseHandler
 from django.db import connections
 from django.http import HttpResponseBase
+from django.urls import path, re_path
 
 django.setup(set_prefix=False)
 
 from novawf_site.body_limit import BodyLimit  # noqa: E402 - they need Django to be set up
+from reporting.consumers import LiveConsumer, Refused  # noqa: E402
 from workflow.api import mcp  # noqa: E402
 from workflow.api.events import EventLines, on_stop  # noqa: E402
 from workflow.api.long_poll import LongPoll  # noqa: E402
@@ -97,4 +100,5 @@ async def lifespan(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-application = ProtocolTypeRouter({"http": BodyLimit(http), "lifespan": lifespan})
+sockets = URLRouter([path("live/", CookieMiddleware(LiveConsumer.as_asgi())), re_path("", Refused.as_asgi())])
+application = ProtocolTypeRouter({"http": BodyLimit(http), "websocket": sockets, "lifespan": lifespan})

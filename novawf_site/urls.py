@@ -1,15 +1,19 @@
 """Which address leads to which door."""
 
+from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
 from django.urls import include, path, re_path
-from django.views.generic import RedirectView
 
+from novawf_site import sign_in
 from reporting import health
 from workflow.api import schema
 from workflow.api.views import Nothing
 
+admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
+
 urlpatterns = [
-    path("", RedirectView.as_view(pattern_name="admin:index"), name="home"),
+    path("", include("reporting.urls")),
+    path("accounts/", include(sign_in.urlpatterns)),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
     path("admin/", admin.site.urls),
