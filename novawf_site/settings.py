@@ -67,6 +67,8 @@ HOST = re.sub(r"[^a-z0-9-]+", "-", env.str("NOVAWF_HOST", default=socket.gethost
 _COMMAND = sys.argv[1:3] if Path(sys.argv[0]).name == "manage.py" else []
 # Keeper and workers show no pages: without the admin's classes each of their processes is 20 MB smaller.
 _SHOWS_PAGES = _COMMAND[:1] not in (["up"], ["workers"])
+# Workers need not know how people come in; the keeper makes the tables for it.
+_KNOWS_PEOPLE = _COMMAND[:1] != ["workers"]
 
 _SIGN_IN = (
     "allauth",
@@ -84,8 +86,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
-    # its tables are made by `up`, which migrates; workers know nothing of how people come in
-    *(_SIGN_IN if _COMMAND[:1] != ["workers"] else ()),
+    *(_SIGN_IN if _KNOWS_PEOPLE else ()),
     "django_htmx",
     "channels",
     "django_q",
@@ -108,7 +109,7 @@ MIDDLEWARE = [
     "novawf_site.content_policy.content_policy",
     "django_htmx.middleware.HtmxMiddleware",
     "novawf_site.request_actor.request_actor",
-    *(("allauth.account.middleware.AccountMiddleware", "novawf_site.second_factor.second_factor") if _SHOWS_PAGES else ()),
+    *(("allauth.account.middleware.AccountMiddleware", "novawf_site.second_factor.second_factor") if _KNOWS_PEOPLE else ()),
     "django_structlog.middlewares.RequestMiddleware",
 ]
 DJANGO_STRUCTLOG_TRUST_UPSTREAM_REQUEST_ID = True  # request_actor has made the header ours by then
@@ -348,7 +349,7 @@ AUTH_PASSWORD_VALIDATORS = [
 # -- how people come in (docs/security.md, "People")
 
 AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
-if _COMMAND[:1] != ["workers"]:
+if _KNOWS_PEOPLE:
     AUTHENTICATION_BACKENDS.append("allauth.account.auth_backends.AuthenticationBackend")
 ACCOUNT_ADAPTER = "novawf_site.sign_in.AccountAdapter"
 ACCOUNT_LOGIN_METHODS = {"username"}

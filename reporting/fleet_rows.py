@@ -1,4 +1,4 @@
-"""The fleet as its page shows it: counts by derived status, and one page of rows, trouble first; four queries for any number."""
+"""The fleet as its page shows it: counts by derived status and a page of rows, trouble first. Few queries for any number."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -3,14 +3,14 @@
 How to add a page, in five steps:
 
 1. In reporting/pages/, write what a part shows: `@fragment("board", "reporting/board/columns.html")` over a function of
-   (request, now, **words of the address) that gives the template's context. It must read nothing of the request but its user's
-   permissions and its query; the template gets `perms`, `now`, and no request, since its text is shared.
+   (request, now, **words of the address) that gives the template's context. It must read nothing of the request but its
+   user's permissions and its query; the template gets `perms`, `now`, and no request, since its text is shared.
 2. Write the page: `@page("reporting/board/page.html", "workflow.view_task")` over a function that gives the context, with
    `"columns": columns.show(request, now)`. Its template extends base.html and says `{{ columns }}` where the part belongs.
-3. Put both into reporting/urls.py: `path("board/", board, name="board")`, `path("parts/board/columns/", columns)`. The menu shows
-   an entry as soon as its name leads somewhere (reporting/shell.py).
-4. If it listens to a new kind of topic, give that a line in reporting/core/topics.py. Elements that can have the focus, and every
-   <details>, need an id: then updates keep focus and openness.
+3. Put both into reporting/urls.py: `path("board/", board, name="board")` and `path("parts/board/columns/", columns,
+   name="part-columns")`, by the function's name. The menu shows an entry as soon as its name leads somewhere.
+4. If it listens to a new kind of topic, give that a line in reporting/core/topics.py. Elements that can have the focus, and
+   every <details>, need an id: then updates keep focus and openness.
 5. Name the page in tests/browser/pages.py: there it is looked at in both themes and widths, by axe too, and photographed.
 """
 
@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import wraps
+from functools import update_wrapper, wraps
 from typing import Any
 
 from django.contrib.auth.context_processors import PermWrapper
@@ -78,8 +78,8 @@ def fragment(
 ) -> Callable[[Gather], "Fragment"]:
     """Make a live part of a function (request, now, **words) that gives its context.
 
-    `topic` may use words of the address: `nova:{nova_id}`. `right` is the topic's unless given. `keys` are the query's names that
-    it reads; others are ignored.
+    `topic` may use words of the address: `nova:{nova_id}`. `right` is the topic's unless given. `keys` are the query's names
+    that it reads; others are ignored.
     """
     return lambda gather: Fragment(topic, template, right or RIGHTS[topic.partition(":")[0]], keys, gather)
 
@@ -90,7 +90,7 @@ class Fragment:
     def __init__(self, topic: str, template: str, right: str, keys: frozenset[str], gather: Gather) -> None:
         self._topic, self._template, self._right, self._keys, self._gather = topic, template, right, keys, gather
         self.name = gather.__name__
-        self.__name__ = gather.__name__
+        update_wrapper(self, gather)
 
     def __call__(self, request: HttpRequest, **words: Any) -> HttpResponse:
         """Answer with what it shows now."""

@@ -1,4 +1,4 @@
-"""What stands around every page: menu, theme, who is logged in, and what must be seen on all of them. Lazy: most answers use none.
+"""What stands around every page: menu, theme, and what must be seen on all of them. Lazy: most answers use none.
 
 A menu entry is shown to whoever has its right, as soon as its name leads somewhere.
 """

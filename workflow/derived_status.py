@@ -1,7 +1,7 @@
 """What a Nova is doing, told from evidence: commits, deadlines, verdicts; never from a word that a dead process left behind.
 
-The one function behind every page that shows a status. It reads rows already loaded and does no query itself; beside it the same
-law as an expression, so that a database can count and order many Novas by it. A test holds the two together.
+The one function behind every page that shows a status. It reads rows already loaded and does no query itself. Beside it stands
+the same law as an expression, so that a database can count and order many Novas by it; a test holds the two together.
 """
 
 from collections.abc import Collection, Mapping

@@ -84,7 +84,8 @@ def line(
     for share in (0.0, 0.5, 1.0):
         y = height - bottom - share * high
         body += f'<line class="grid" x1="{left}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        body += f'<text class="tick" x="{left - 6}" y="{min(height - 2, y + 4):.1f}" text-anchor="end">{_short(share * top)}{escape(unit)}</text>'
+        words = f"{_short(share * top)}{escape(unit)}"
+        body += f'<text class="tick" x="{left - 6}" y="{min(height - 2, y + 4):.1f}" text-anchor="end">{words}</text>'
     for index, values in enumerate(series.values()):
         step = wide / max(1, len(values) - 1)
         points = [
@@ -102,7 +103,7 @@ def tracker(slots: Sequence[tuple[str, str]], *, title: str, chart_id: str, widt
     """Draw a row of (label, tone) slots, such as the hours of a day; tone `none`: nothing is known of it."""
     step = width / max(1, len(slots))
     body = "".join(
-        f'<rect class="slot tone-{_tone(tone)}" x="{i * step:.1f}" y="0" width="{max(1.0, step - 2):.1f}" height="{height}" rx="2">'
+        f'<rect class="slot tone-{_tone(tone)}" x="{i * step:.1f}" y="0" width="{max(1.0, step - 2):.1f}" height="{height}">'
         f"<title>{escape(label)}</title></rect>"
         for i, (label, tone) in enumerate(slots)
     )
@@ -113,11 +114,11 @@ def timeline(
     spans: Sequence[Span], *, begin: datetime, end: datetime, title: str, chart_id: str, width: int = 960, lane_height: int = 22
 ) -> str:
     """Draw what lasted from when to when, a lane each, in the order in which lanes come up."""
-    lanes = list(dict.fromkeys(span.lane for span in spans))
+    lanes = {lane: place for place, lane in enumerate(dict.fromkeys(span.lane for span in spans))}
     left, seconds = 150, max(1.0, (end - begin).total_seconds())
     wide, height = width - left, max(1, len(lanes)) * lane_height
     body = ""
-    for place, lane in enumerate(lanes):
+    for lane, place in lanes.items():
         middle = place * lane_height + lane_height / 2
         body += f'<text class="lane" x="0" y="{middle + 4:.1f}">{escape(lane)}</text>'
         body += f'<line class="grid" x1="{left}" x2="{width}" y1="{middle:.1f}" y2="{middle:.1f}"/>'
@@ -125,10 +126,11 @@ def timeline(
         x = left + max(0.0, (span.begin - begin).total_seconds()) / seconds * wide
         last = left + min(seconds, (span.end - begin).total_seconds()) / seconds * wide
         if last >= left and x <= width:
-            y = lanes.index(span.lane) * lane_height + 3
+            y = lanes[span.lane] * lane_height + 3
+            words = f"{escape(span.label)}, {span.begin:%H:%M:%S} to {span.end:%H:%M:%S}"
             body += (
                 f'<rect class="span tone-{_tone(span.tone)}" x="{x:.1f}" y="{y}" width="{max(1.5, last - x):.1f}" '
-                f'height="{lane_height - 6}" rx="2"><title>{escape(span.label)}, {span.begin:%H:%M:%S} to {span.end:%H:%M:%S}</title></rect>'
+                f'height="{lane_height - 6}" rx="2"><title>{words}</title></rect>'
             )
     return _svg(body, title, chart_id, width, height, "timeline")
 
@@ -147,9 +149,10 @@ def with_table(
 
 def _svg(body: str, title: str, chart_id: str, width: int, height: int, kind: str) -> str:
     name = escape(chart_id)
+    stretched = "" if kind in ("lines", "timeline") else ' preserveAspectRatio="none"'  # letters are not stretched
     return (
-        f'<svg class="chart-{kind}" role="img" aria-labelledby="{name}-title" viewBox="0 0 {width} {height}" '
-        f'preserveAspectRatio="none"><title id="{name}-title">{escape(title)}</title>{body}</svg>'
+        f'<svg class="chart-{kind}" role="img" aria-labelledby="{name}-title" viewBox="0 0 {width} {height}"'
+        f'{stretched}><title id="{name}-title">{escape(title)}</title>{body}</svg>'
     )
 
 

@@ -1,4 +1,4 @@
-"""How a derived status looks: its word, tone and icon, whether it wants a person, and its place in lists, trouble first. Pure."""
+"""How a derived status looks: word, tone and icon, whether it wants a person, and its place in lists, trouble first. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

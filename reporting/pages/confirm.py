@@ -1,7 +1,7 @@
 """One page for every control: what will happen, to whom, a reason, and a POST that acts. It works without script.
 
-How to offer a control: a view that returns `confirm(request, question, act)`. `act(reason, now)` calls the service and gives where to
-go then; what the service refuses is shown above the form, and nothing was changed.
+How to offer a control: a view that returns `confirm(request, question, act)`. `act(reason, now)` calls the service and gives
+where to go then; what the service refuses is shown above the form, and nothing was changed.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The operator's controls on one Nova and on the fleet: each asks for a reason, then calls the services that the admin calls."""
+"""The operator's controls on a Nova and on the fleet: each asks for a reason, then calls the services that the admin calls."""
 
 from datetime import datetime
 
