@@ -309,6 +309,8 @@ Q_CLUSTER: dict[str, Any] = {
 # django-q2 learns from the environment, while it is imported, which cluster a process belongs to.
 if _COMMAND[:1] == ["workers"]:
     os.environ["Q_CLUSTER_NAME"] = f"{_COMMAND[-1]}@{HOST}"
+# Small jobs of upper floors, done every few seconds by one process, which finds them by these names.
+CHORES = ["reporting.jobs.keep_roll_ups", "reporting.jobs.keep_figures"]
 SLICE_JOBS = {"loops": "workflow.jobs.run_loop_slice", "work": "workflow.jobs.run_work_slice"}
 
 # -- web

@@ -12,6 +12,7 @@ from django.db import connection
 from django.db.backends.signals import connection_created
 
 from workflow.execution.host import ExecutionHost
+from workflow.hosting.chores import Chores
 from workflow.hosting.slices import Slice
 from workflow.loop import Loop
 
@@ -38,8 +39,9 @@ def run_work_slice(slot: str) -> None:
     turn = Slice(slot, seconds=settings.WORK_SLICE)
     if not turn.begin():
         return
-    host = ExecutionHost(f"{settings.HOST}:{turn.holder}")
-    host.drive(threading.Event(), settings.WORK_SLICE, heartbeat=turn.renew)
+    holder = f"{settings.HOST}:{turn.holder}"
+    with Chores(holder):
+        ExecutionHost(holder).drive(threading.Event(), settings.WORK_SLICE, heartbeat=turn.renew)
     turn.end()
     _give_memory_back()
 
@@ -75,8 +77,9 @@ def drive(stop: threading.Event, slot: str) -> None:
     worker.start()
     loop = Loop(f"{settings.HOST}:{turn.holder}", stop)
     try:
-        while not stop.is_set() and turn.beat():
-            loop.round()
+        with Chores(f"{settings.HOST}:{turn.holder}"):
+            while not stop.is_set() and turn.beat():
+                loop.round()
     finally:
         stop.set()
         loop.close()

@@ -23,7 +23,7 @@ KEYS = frozenset({"q", "team", "status", "page"})
 def fleet_summary(request: HttpRequest, now: datetime) -> Mapping[str, Any]:
     """Give the sentence that says how it stands, and the six tiles: of real Novas only."""
     counts = fleet_rows.counts_by_status(fleet_rows.statuses(now).exclude(nova__team=TEAM))
-    return {"verdict": verdict(counts), "tiles": section_tiles(counts)}
+    return {"verdict": verdict(counts), "tiles": section_tiles(counts, now)}
 
 
 @fragment("fleet", "reporting/fleet/table.html", keys=KEYS)
