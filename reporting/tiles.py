@@ -63,9 +63,7 @@ def _productivity(payload: Mapping[str, Any], hours: list[dict[str, Any]]) -> Ti
     values = [(hour["at"][11:16], float(hour["succeeded"])) for hour in hours]
     chart = charts.bars(values, title="Tasks completed, an hour each, over 24 hours", chart_id="tile-productivity", height=28)
     trend = section.get("productivity_trend")
-    word = (
-        _text(payload, "productivity_metrics", "productivity_trend") if trend is None else f"{trend:+.0f} % on the day before"
-    )
+    word = _text(payload, "productivity_metrics", "productivity_trend") if trend is None else f"{trend:+.0f} % vs. day before"
     tone = "calm" if not trend else "good" if trend > 0 else "warn"
     number = _number(section.get("tasks_completed_24h"))
     return Tile("productivity_metrics", "Productivity", number, "done in 24 h", word, tone, chart)
@@ -87,9 +85,9 @@ def _quality(payload: Mapping[str, Any]) -> Tile:
 def _collaboration(payload: Mapping[str, Any]) -> Tile:
     section = payload["collaboration_metrics"]
     insights = section.get("insights_shared") or 0
-    word = f"{insights:,} insight{'' if insights == 1 else 's'} shared"
+    word = f"{insights:,} insight{'' if insights == 1 else 's'}"
     number = _number(section.get("messages_sent"))
-    return Tile("collaboration_metrics", "Collaboration", number, "messages in 24 h", word, "info" if insights else "calm")
+    return Tile("collaboration_metrics", "Collaboration", number, "messages, 24 h", word, "info" if insights else "calm")
 
 
 def _safety(payload: Mapping[str, Any]) -> Tile:
@@ -98,7 +96,7 @@ def _safety(payload: Mapping[str, Any]) -> Tile:
     safe = section.get("safe_percentage")
     parts = [("safe", safe, "good"), ("unsafe", 100 - safe, "bad")] if safe is not None else []
     chart = charts.stacked_bar(parts, title=f"{safe:.0f} % of Novas safe", chart_id="tile-safety") if parts else ""
-    word = "could not be read" if number is None else f"{pauses:,} safety pause{'' if pauses == 1 else 's'} in 24 h"
+    word = "could not be read" if number is None else f"{pauses:,} pause{'' if pauses == 1 else 's'} in 24 h"
     tone = "calm" if number is None else "bad" if number else "good" if not pauses else "warn"
     unit = "open incident" if number == 1 else "open incidents"
     return Tile("safety_compliance", "Safety", _number(number), unit, word, tone, chart)
@@ -114,7 +112,7 @@ def _tasks(payload: Mapping[str, Any]) -> Tile:
     ]
     chart = charts.stacked_bar(parts, title=f"Unfinished tasks: {_told(parts)}", chart_id="tile-tasks")
     number = _number(sum(int(amount) for _, amount, _ in parts)) if section else UNKNOWN
-    word = f"{blocked + waiting:,} wait for people" if blocked + waiting else "none waits for people"
+    word = f"{blocked + waiting:,} wait for you" if blocked + waiting else "none waits for you"
     tone = "warn" if blocked + waiting else "good"
     return Tile("task_tracking_status", "Tasks", number, "unfinished", word, tone, chart)
 

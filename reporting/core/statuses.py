@@ -13,6 +13,7 @@ class Look:
     tone: str  # bad, warn, good, info or calm: a class of the stylesheet
     icon: str  # a symbol of templates/reporting/icons.html
     help: str = ""
+    told: str = ""  # how it stands in a sentence, after a number: "2 in safety pause"
     rank: int = 0
 
     @property
@@ -21,12 +22,15 @@ class Look:
 
 
 _ALL = (
-    Look("silent", "Silent", "bad", "silent", "No worker has stepped it. Look whether the workers run, then wake it."),
-    Look("error_recovery", "Error", "bad", "alert", "Its last cycle failed. Read the error; it tries again by itself."),
-    Look("quarantined", "Quarantined", "bad", "shield", "Cut off by safety. A safety officer looks, then resumes it."),
-    Look("safety_pause", "Safety pause", "bad", "shield", "Stopped by a safety mechanism. Read why; it may end by itself."),
-    Look("killed", "Killed", "bad", "stop", "Stopped by order, its keys suspended. A safety officer resumes it."),
-    Look("halted", "Halted", "bad", "stop", "Stopped by order. A safety officer resumes it."),
+    Look("silent", "Silent", "bad", "silent", "No worker has stepped it. Look whether the workers run, then wake it.", "silent"),
+    Look("error_recovery", "Error", "bad", "alert", "Its last cycle failed. Read the error; it tries again by itself.", "in error"),
+    Look("quarantined", "Quarantined", "bad", "shield", "Cut off by safety. A safety officer looks, then resumes it.", "quarantined"),
+    Look(
+        "safety_pause", "Safety pause", "bad", "shield", "Stopped by a safety mechanism. Read why; it may end by itself.",
+        "in safety pause",
+    ),
+    Look("killed", "Killed", "bad", "stop", "Stopped by order, its keys suspended. A safety officer resumes it.", "killed"),
+    Look("halted", "Halted", "bad", "stop", "Stopped by order. A safety officer resumes it.", "halted"),
     Look("draining", "Draining", "warn", "drain"),
     Look("paused", "Paused", "warn", "pause"),
     Look("new", "New", "calm", "dot"),
@@ -34,9 +38,10 @@ _ALL = (
     Look("completing", "Completing", "good", "check"),
     Look("idle", "Idle", "info", "idle"),
     Look("archived", "Archived", "calm", "box"),
-)
+)  # fmt: skip
 LOOKS: Mapping[str, Look] = {
-    look.status: Look(look.status, look.word, look.tone, look.icon, look.help, rank) for rank, look in enumerate(_ALL)
+    look.status: Look(look.status, look.word, look.tone, look.icon, look.help, look.told, rank)
+    for rank, look in enumerate(_ALL)
 }
 HELPLESS = tuple(look.status for look in LOOKS.values() if look.needs_help)
 
@@ -46,7 +51,7 @@ def verdict(counts: Mapping[str, int]) -> str:
     total = sum(number for status, number in counts.items() if status != "archived")
     if not total:
         return "There are no Novas yet."
-    troubled = [(LOOKS[s].word.lower(), counts[s]) for s in LOOKS if LOOKS[s].needs_help and counts.get(s)]
+    troubled = [(LOOKS[s].told, counts[s]) for s in LOOKS if LOOKS[s].needs_help and counts.get(s)]
     busy = sum(counts.get(status, 0) for status in ("working", "completing", "idle", "new"))
     rest = [f"{number} {LOOKS[s].word.lower()}" for s in ("draining", "paused") if (number := counts.get(s, 0))]
     needing = sum(number for _, number in troubled)
