@@ -377,8 +377,11 @@ OIDC_ROLE_CLAIM = env.str("NOVAWF_OIDC_ROLE_CLAIM", default="groups")
 OIDC_DEFAULT_ROLE = env.str("NOVAWF_OIDC_DEFAULT_ROLE", default="viewer")
 # What the claim says -> our role; the strongest that fits counts.
 OIDC_ROLES: dict[str, list[str]] = {
-    role: env.list(f"NOVAWF_OIDC_ROLE_{role.upper().replace(' ', '_')}", default=[])
-    for role in ("viewer", "auditor", "operator", "safety officer", "admin")
+    "viewer": env.list("NOVAWF_OIDC_ROLE_VIEWER", default=[]),
+    "auditor": env.list("NOVAWF_OIDC_ROLE_AUDITOR", default=[]),
+    "operator": env.list("NOVAWF_OIDC_ROLE_OPERATOR", default=[]),
+    "safety officer": env.list("NOVAWF_OIDC_ROLE_SAFETY_OFFICER", default=[]),
+    "admin": env.list("NOVAWF_OIDC_ROLE_ADMIN", default=[]),
 }
 SOCIALACCOUNT_PROVIDERS: dict[str, Any] = {}
 if OIDC_SERVER:

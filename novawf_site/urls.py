@@ -1,6 +1,9 @@
 """Which address leads to which door."""
 
 from allauth.account.decorators import secure_admin_login
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 from django.contrib import admin
 from django.urls import include, path, re_path
 
@@ -9,6 +12,9 @@ from reporting import health
 from workflow.api import schema
 from workflow.api.views import Nothing
 
+# Whose second factor and which accounts elsewhere somebody has is their own page's; secrets are in those rows.
+for _model in (EmailAddress, Authenticator, SocialAccount, SocialApp, SocialToken):
+    admin.site.unregister(_model)
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
 
 urlpatterns = [

@@ -50,7 +50,7 @@ def statuses(now: datetime, text: str = "", team: str = "") -> QuerySet[NovaStat
     times = dict(Personality.objects.values_list("slug", "base_cycle_time"))
     states = NovaState.objects.exclude(mode=NovaState.Mode.ARCHIVED)
     if text:
-        states = states.filter(Q(nova_id__icontains=text) | Q(nova__name__icontains=text))
+        states = states.filter(Q(nova__nova_id__icontains=text) | Q(nova__name__icontains=text))
     if team:
         states = states.filter(nova__team=team)
     return states.annotate(status=status_expression(load_fleet(), times, now))
@@ -71,7 +71,10 @@ def fleet_page(*, now: datetime, text: str = "", team: str = "", status: str = "
     number = min(max(1, number), pages)
     ranks = Case(*(When(status=look.status, then=Value(look.rank)) for look in LOOKS.values()), output_field=IntegerField())
     chosen = fitting if wanted == tuple(LOOKS) else fitting.filter(status__in=wanted)
-    page = chosen.order_by(ranks, "nova_id").select_related("nova", "nova__personality")[(number - 1) * PAGE : number * PAGE]
+    made_up = Case(When(nova__team=TEAM, then=Value(1)), default=Value(0), output_field=IntegerField())
+    page = chosen.order_by(made_up, ranks, "nova_id").select_related("nova", "nova__personality")[
+        (number - 1) * PAGE : number * PAGE
+    ]
     return FleetPage(_rows(list(page), now), counts, found, number, pages)
 
 

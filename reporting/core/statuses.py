@@ -22,13 +22,10 @@ class Look:
 
 
 _ALL = (
-    Look("silent", "Silent", "bad", "silent", "No worker has stepped it. Look whether the workers run, then wake it.", "silent"),
-    Look("error_recovery", "Error", "bad", "alert", "Its last cycle failed. Read the error; it tries again by itself.", "in error"),
-    Look("quarantined", "Quarantined", "bad", "shield", "Cut off by safety. A safety officer looks, then resumes it.", "quarantined"),
-    Look(
-        "safety_pause", "Safety pause", "bad", "shield", "Stopped by a safety mechanism. Read why; it may end by itself.",
-        "in safety pause",
-    ),
+    Look("silent", "Silent", "bad", "silent", "No worker has stepped it. See whether the workers run; wake it.", "silent"),
+    Look("error_recovery", "Error", "bad", "alert", "Its last cycle failed. It tries again by itself.", "in error"),
+    Look("quarantined", "Quarantined", "bad", "shield", "Cut off by safety. A safety officer resumes it.", "quarantined"),
+    Look("safety_pause", "Safety pause", "bad", "shield", "Stopped by a safety mechanism, until it ends.", "in safety pause"),
     Look("killed", "Killed", "bad", "stop", "Stopped by order, its keys suspended. A safety officer resumes it.", "killed"),
     Look("halted", "Halted", "bad", "stop", "Stopped by order. A safety officer resumes it.", "halted"),
     Look("draining", "Draining", "warn", "drain"),
@@ -38,7 +35,7 @@ _ALL = (
     Look("completing", "Completing", "good", "check"),
     Look("idle", "Idle", "info", "idle"),
     Look("archived", "Archived", "calm", "box"),
-)  # fmt: skip
+)
 LOOKS: Mapping[str, Look] = {
     look.status: Look(look.status, look.word, look.tone, look.icon, look.help, look.told, rank)
     for rank, look in enumerate(_ALL)
