@@ -43,6 +43,7 @@ class Broadcast:
         self._versions: dict[str, int] = {}  # of kinds, and of the topics with an id that somebody listens to
         self._position = -1
         self._passing: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
 
     @property
     def position(self) -> int:
@@ -50,13 +51,15 @@ class Broadcast:
         return self._position
 
     async def join(self, listener: Listener) -> None:
-        """Tell a listener from now on."""
+        """Tell a listener from now on; when this returns, nothing that is committed afterwards is missed."""
         self._listeners.add(listener)
         self._wanted.update(listener.topics)
         for topic in listener.topics:
             self._versions.setdefault(topic, self._position)
         if self._passing is None:
-            self._passing = asyncio.create_task(self._pass_on())
+            self._ready = asyncio.Event()
+            self._passing = asyncio.create_task(self._pass_on(self._ready))
+        await self._ready.wait()
 
     async def leave(self, listener: Listener) -> None:
         """Tell a listener no more; after the last one nothing is looked at."""
@@ -80,13 +83,14 @@ class Broadcast:
         known = self._versions.get(topic)
         return known if known is not None else self._versions.get(topic.partition(":")[0], self._position)
 
-    async def _pass_on(self) -> None:
+    async def _pass_on(self, ready: asyncio.Event) -> None:
         feed = Feed(watched=_RIGHTS, lean=True)
         try:
             await feed.ready()
             position, late, stirred = feed.position, 0, feed.stirred
             self._versions = dict.fromkeys([*RIGHTS, *self._wanted], position)
             self._position = position
+            ready.set()
             while True:
                 if not await feed.moved(30.0):
                     continue
@@ -102,6 +106,7 @@ class Broadcast:
                 await asyncio.sleep(SIGNAL_SECONDS)
         finally:
             self._position = -1
+            ready.set()  # whoever waits for a beginning that failed is hung up on below
             await feed.close()
             if self._listeners:  # it never ends by itself: they come back, and it begins anew
                 _log.error("the journal is no longer followed for pages; their sockets are closed")

@@ -108,7 +108,7 @@ def test_made_anew_they_are_what_was_kept_and_the_levels_are_the_tables(steps: l
         sum_up(now=NOW, most=most)
         before = kept()
         for key in ("fleet", "nova:torch", "nova:echo"):
-            level = {name: 0 for name in ("pending", "in_progress", "blocked")}
+            level = dict.fromkeys(("pending", "in_progress", "blocked"), 0)
             for sums in RollUp.objects.filter(scope=key, grain=DAY).values_list("sums", flat=True):
                 for name in level:
                     level[name] += sums.get(f"d_{name}", 0)

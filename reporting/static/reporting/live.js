@@ -109,6 +109,7 @@
     new Set(parts().map((part) => part.dataset.topic)).forEach((topic) => query.append("topic", topic));
     const own = new WebSocket(location.origin.replace(/^http/, "ws") + "/live/?" + query);
     socket = own;
+    heard = Date.now();
     own.onmessage = (event) => {
       heard = Date.now();
       const signal = JSON.parse(event.data);
