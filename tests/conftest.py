@@ -148,9 +148,9 @@ def _stream_settings() -> Iterator[StreamServer]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_detour_by_an_event_loop() -> None:
-    """Take out the one middleware that is async alone: for it each request of a test client would have a loop and a thread made.
+    """Take out the one middleware that is only async: for its sake each request of a test client has a loop and a thread made.
 
-    It serves static files, which the real servers of the tests (`web_server`, a whole stack) do with the settings as they are.
+    It serves static files; the real servers of the tests (`web_server`, a whole stack) have it.
     """
     settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if not name.startswith("servestatic.")]
 

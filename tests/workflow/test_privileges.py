@@ -285,9 +285,7 @@ class TestEveryAddress:
                         assert foreign.entries == entries
 
     def test_a_key_reaches_no_further_than_its_scopes(self, part: Part, now: datetime) -> None:
-        keys = {
-            scope.value: bearer(api_keys.create_key("torch", scopes=[scope.value], now=now)[0]) for scope in NOVA_SCOPES
-        }
+        keys = {scope.value: bearer(api_keys.create_key("torch", scopes=[scope.value], now=now)[0]) for scope in NOVA_SCOPES}
         nothing = bearer(api_keys.create_key(operator="ci", role="admin", scopes=["events"], now=now)[0])
         for address in part:
             with address as (name, path):
