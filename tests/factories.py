@@ -214,5 +214,9 @@ def make_healthy_fleet(*, now: datetime = NOW, **readings: Any) -> None:
         "cpu_load": 0.5,
         "memory_ratio": 0.5,
     }
-    for name, value in (values | readings).items():
-        FleetFact.objects.update_or_create(name=name, defaults={"value": value, "since": now, "observed_at": now})
+    FleetFact.objects.bulk_create(
+        [FleetFact(name=name, value=value, since=now, observed_at=now) for name, value in (values | readings).items()],
+        update_conflicts=True,
+        unique_fields=["name"],
+        update_fields=["value", "since", "observed_at"],
+    )

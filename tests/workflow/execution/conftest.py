@@ -10,6 +10,7 @@ import pytest
 from tests import factories
 from tests.workflow.execution.executors import Probe
 from workflow.execution.host import ExecutionHost
+from workflow.execution.ledger import Claimed
 from workflow.models import Execution, Nova, Task
 
 PROBE = "tests.workflow.execution.executors.Probe"
@@ -48,9 +49,21 @@ def dispatch(
     return factories.make_execution(task, executor=executor, action=action, **fields)
 
 
-def run_all(host: ExecutionHost | None = None, *, seconds: float = 0.05) -> None:
-    """Let a host take what waits, and drain."""
-    (host or ExecutionHost("here")).drive(threading.Event(), seconds)
+def run_all(host: ExecutionHost | None = None, *, seconds: float = 0.0) -> None:
+    """Let a host take what waits, for as many looks as that needs and for so long at least, and drain."""
+    host = host or ExecutionHost("here")
+    begin, accepting = host._begin, host._accepting
+    left = True
+
+    def begin_and_note(claimed: list[Claimed]) -> None:
+        nonlocal left
+        left = bool(claimed or host._running)
+        begin(claimed)
+
+    with pytest.MonkeyPatch.context() as patched:  # by looks, not by time: the first may come late on a busy machine
+        patched.setattr(host, "_begin", begin_and_note)
+        patched.setattr(host, "_accepting", lambda: accepting() or left)
+        host.drive(threading.Event(), seconds)
 
 
 def ended(execution: Execution) -> Execution:
@@ -62,7 +75,7 @@ def ended(execution: Execution) -> Execution:
             return execution
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
     """Look again and again until the condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
