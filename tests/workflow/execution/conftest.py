@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from safety.stream_client import StreamClient
 from tests import factories
+from tests.conftest import StreamServer
 from tests.workflow.execution.executors import Probe
+from workflow import waking
 from workflow.execution.host import ExecutionHost
 from workflow.execution.ledger import Claimed
 from workflow.models import Execution, Nova, Task
@@ -84,7 +87,7 @@ def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
 
 
 @pytest.fixture
-def background() -> Iterator[Callable[..., threading.Event]]:
+def background(_stream_settings: StreamServer) -> Iterator[Callable[..., threading.Event]]:
     """Drive hosts in threads of their own; all are stopped at the end."""
     driven: list[tuple[threading.Event, threading.Thread]] = []
 
@@ -98,6 +101,14 @@ def background() -> Iterator[Callable[..., threading.Event]]:
     yield begin
     for stop, _ in driven:
         stop.set()
+    knocking = StreamClient(_stream_settings.url, name="test-knock") if _stream_settings.running else None
     for _, thread in driven:
-        thread.join(10)
+        for _ in range(600):
+            thread.join(0.05)
+            if not thread.is_alive():
+                break
+            if knocking:  # a host's watch waits for a knock, up to a second
+                knocking.call("XADD", waking.WAKE_STREAMS["work"], "*", "why", "the test is over")
         assert not thread.is_alive()
+    if knocking:
+        knocking.close()
