@@ -6,7 +6,7 @@ import pytest
 
 from tests.processes.stack import ROOT, RunningStack, wait_until
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
 
 
 def deploy(stack: RunningStack, option: str) -> "subprocess.CompletedProcess[str]":

@@ -166,7 +166,7 @@ def keeps_to_its_schema(operation: Any) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("role", ["operator", "agent"])
 def test_the_api_keeps_to_its_schema_for_long(web_server: WebServer, role: str, tmp_path: Path) -> None:
