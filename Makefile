@@ -38,11 +38,12 @@ soak: $(VENV)/.installed-dev
 	@.ci/together "$(SOAK) $(SOAK_OF_KILLS)" "$(SOAK) $(SOAK_OF_STRANGERS)"
 
 # What does not ask a database, and who may do what at which door, need not be asked of the second database too.
-ON_ANY_DATABASE := $(addprefix --ignore=tests/, browser processes/test_evidence.py processes/test_lifeline.py \
-  processes/test_doctor.py safety/test_stream_contract.py safety/test_stream_tls.py safety/test_validation.py stack test_deploy.py test_docs.py test_examples.py test_sqlite_backend.py \
-  workflow/execution/test_command.py workflow/execution/test_model.py workflow/execution/test_http.py \
-  workflow/test_door_parity.py workflow/test_error_answers.py workflow/test_hook_commands.py workflow/test_privileges.py \
-  workflow/test_roles.py workflow/test_schema.py)
+ON_ANY_DATABASE := $(addprefix --ignore=tests/, browser stack test_deploy.py test_docs.py test_examples.py \
+  test_sqlite_backend.py processes/test_doctor.py processes/test_evidence.py processes/test_lifeline.py \
+  safety/test_stream_contract.py safety/test_stream_tls.py safety/test_validation.py workflow/execution/test_command.py \
+  workflow/execution/test_http.py workflow/execution/test_model.py workflow/test_door_parity.py \
+  workflow/test_error_answers.py workflow/test_hook_commands.py workflow/test_privileges.py workflow/test_roles.py \
+  workflow/test_schema.py)
 test-postgres: $(VENV)/.installed-dev
 	.ci/with-postgres $(PYTEST) -n 2 -m "not soak" --ignore-glob="tests/*/core" $(ON_ANY_DATABASE) $(PYTEST_FLAGS)
 
