@@ -13,9 +13,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import environ
-import structlog
 from django.core.exceptions import ImproperlyConfigured
-from django.urls import reverse_lazy
+
+from novawf_site.admin_site import UNFOLD  # noqa: F401 - tables that no environment changes
+from novawf_site.api_site import REST_FRAMEWORK, SPECTACULAR_SETTINGS  # noqa: F401
+from novawf_site.logs import logging_by
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.FileAwareEnv()
@@ -58,6 +60,16 @@ SECRET_KEY = _secret("NOVAWF_SECRET_KEY", "secret_key")
 OPERATOR_KEY = _secret("NOVAWF_OPERATOR_KEY", "operator_key")
 # Under it secrets are encrypted that must be kept in the database. In production without one, none can be kept there.
 SECRETS_KEY = env.str("NOVAWF_SECRETS_KEY", default="") or ("" if PRODUCTION else _secret("NOVAWF_SECRETS_KEY", "secrets_key"))
+# The journal's seals are signed with a key made from this secret; it is never in the database. In production without one,
+# nothing is sealed.
+SEAL_KEY = env.str("NOVAWF_SEAL_KEY", default="") or ("" if PRODUCTION else _secret("NOVAWF_SEAL_KEY", "seal_key"))
+SEAL_PUBLIC_KEYS = env.list("NOVAWF_SEAL_PUBLIC_KEYS", default=[])  # of earlier keys, hex
+if wrong := [key for key in SEAL_PUBLIC_KEYS if not re.fullmatch(r"[0-9a-f]{64}", key)]:
+    raise ImproperlyConfigured(
+        f"NOVAWF_SEAL_PUBLIC_KEYS has {wrong[0]!r}; give keys of 64 hexadecimal digits, as `audit_verify` prints."
+    )
+SEALS_LOG = Path(env.str("NOVAWF_SEALS_LOG", default=str(VAR_DIR / "seals.jsonl"))).absolute()
+ARCHIVE_DIR = Path(env.str("NOVAWF_ARCHIVE_DIR", default=str(VAR_DIR / "archive"))).absolute()
 ALLOWED_HOSTS = env.list("NOVAWF_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("NOVAWF_CSRF_TRUSTED_ORIGINS", default=[])
 PORT = _integer("PORT", 8000, 1, 65535)
@@ -99,7 +111,6 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "servestatic.middleware.ServeStaticMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -239,6 +250,7 @@ LOOP_SLOTS = _integer("NOVAWF_LOOP_SLOTS", 2, 1, 64)
 LOOP_SLICE = 12.0  # seconds a slice drives the engine before it returns
 WORK_SLOTS = 2
 WORK_SLICE = 60.0  # seconds a host accepts executions before it drains
+JOB_SECONDS = 5.0  # a scheduled job works so long, then queues what is left: probes wait for the same worker
 EXECUTION_TIMEOUT_LIMIT = 900  # seconds: the longest an execution may run
 ENGINE_BATCH = _integer("NOVAWF_ENGINE_BATCH", 128, 1, 1000)
 LEASE_SECONDS = 6.0
@@ -248,11 +260,30 @@ SLOT_SILENT_SECONDS = 4.0
 AGENT_LEASE_SECONDS = 60.0
 STOP_GRACE_SECONDS = 8.0
 
+# How long rows are kept, in days; 0: for ever. Journal entries go only where they are sealed, archived and read by all.
+RETENTION_DAYS: dict[str, int] = {
+    "journal": _integer("NOVAWF_RETENTION_JOURNAL_DAYS", 0, 0, 36_500),
+    "inbox": _integer("NOVAWF_RETENTION_INBOX_DAYS", 90, 0, 36_500),
+    "executions": _integer("NOVAWF_RETENTION_EXECUTIONS_DAYS", 180, 0, 36_500),
+    "queue": _integer("NOVAWF_RETENTION_QUEUE_DAYS", 30, 0, 36_500),
+    "verifications": _integer("NOVAWF_RETENTION_VERIFICATIONS_DAYS", 400, 0, 36_500),
+}
+JOURNAL_KEPT_AT_LEAST = 30  # days: what runs now may look back so far
+if 0 < RETENTION_DAYS["journal"] < JOURNAL_KEPT_AT_LEAST:
+    raise ImproperlyConfigured(
+        f"NOVAWF_RETENTION_JOURNAL_DAYS is below {JOURNAL_KEPT_AT_LEAST}; give 0 (for ever) or more days."
+    )
+
 # Requests a minute that our own doors let through; 0: no limit. Each key, and each person, has windows of its own.
 REQUESTS_PER_MINUTE = _integer("NOVAWF_REQUESTS_PER_MINUTE", 3_000, 0, 10_000_000)
 VITAL_REQUESTS_PER_MINUTE = _integer("NOVAWF_VITAL_REQUESTS_PER_MINUTE", 12_000, 0, 10_000_000)
 OPERATOR_REQUESTS_PER_MINUTE = _integer("NOVAWF_OPERATOR_REQUESTS_PER_MINUTE", 12_000, 0, 10_000_000)
 WRONG_KEYS_PER_MINUTE = _integer("NOVAWF_WRONG_KEYS_PER_MINUTE", 20, 1, 10_000)
+
+# Who may read /metrics: whoever has this token; without one, this machine only.
+METRICS_TOKEN = env.str("NOVAWF_METRICS_TOKEN", default="")
+# Alerts may be sent to private addresses and without TLS: for receivers inside one's own network.
+ALLOW_PRIVATE_WEBHOOKS = env.bool("NOVAWF_ALLOW_PRIVATE_WEBHOOKS", default=False)
 
 # What runs a task's executions, by name: `name=dotted.path.Class,...` adds to what is built in.
 EXECUTORS: dict[str, str] = {
@@ -310,7 +341,7 @@ Q_CLUSTER: dict[str, Any] = {
 if _COMMAND[:1] == ["workers"]:
     os.environ["Q_CLUSTER_NAME"] = f"{_COMMAND[-1]}@{HOST}"
 # Small jobs of upper floors, done every few seconds by one process, which finds them by these names.
-CHORES = ["reporting.jobs.keep_roll_ups", "reporting.jobs.keep_figures"]
+CHORES = ["reporting.jobs.keep_roll_ups", "reporting.jobs.keep_figures", "reporting.jobs.look_after_alerts"]
 SLICE_JOBS = {"loops": "workflow.jobs.run_loop_slice", "work": "workflow.jobs.run_work_slice"}
 
 # -- web
@@ -321,7 +352,14 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "servestatic.storage.CompressedManifestStaticFilesStorage"},
 }
-SERVESTATIC_USE_FINDERS = DEBUG
+SERVESTATIC_USE_FINDERS = DEBUG  # novawf_site/handler.py serves what its middleware would
+
+
+def SERVESTATIC_ADD_HEADERS_FUNCTION(headers: Any, path: str, url: str) -> None:
+    """Let no browser guess what a file is."""
+    headers["X-Content-Type-Options"] = "nosniff"
+
+
 USE_TZ = True
 TIME_ZONE = env.str("NOVAWF_TIME_ZONE", default="UTC")
 LANGUAGE_CODE = "en"
@@ -338,7 +376,7 @@ if PRODUCTION:
     SECURE_HSTS_SECONDS = 31_536_000
     SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]  # probes of the same machine speak plain HTTP
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]  # probes of the same machine speak plain HTTP
     if DEBUG:
         raise ImproperlyConfigured("NOVAWF_DEBUG and NOVAWF_PRODUCTION are both on; debug pages would show secrets.")
     if "*" in ALLOWED_HOSTS:
@@ -423,148 +461,10 @@ CONTENT_SECURITY_POLICY = {"DIRECTIVES": _STRICT}
 # The admin's theme evaluates expressions and sets styles. These two, and under its addresses only.
 ADMIN_POLICY = {"script-src": ["'self'", "'unsafe-eval'"], "style-src": ["'self'", "'unsafe-inline'"]}
 
-
-def _link(title: str, icon: str, view: str) -> dict[str, Any]:
-    return {"title": title, "icon": icon, "link": reverse_lazy(f"admin:{view}_changelist")}
-
-
-UNFOLD = {
-    "SITE_TITLE": "NOVAWF",
-    "SITE_HEADER": "NOVAWF",
-    "SITE_SUBHEADER": "Control plane",
-    "SITE_SYMBOL": "hub",
-    "SHOW_HISTORY": True,
-    "SHOW_VIEW_ON_SITE": False,
-    "SHOW_BACK_BUTTON": True,
-    "COMMAND": {"search_models": False, "show_history": False},
-    "SIDEBAR": {
-        "show_search": False,
-        "show_all_applications": False,
-        "navigation": [
-            {
-                "title": "Fleet",
-                "items": [
-                    _link("Novas", "smart_toy", "workflow_nova"),
-                    _link("Tasks", "task_alt", "workflow_task"),
-                    _link("Executions", "bolt", "workflow_execution"),
-                    _link("Inbox", "inbox", "workflow_inboxmessage"),
-                    _link("Objectives", "flag", "workflow_objective"),
-                ],
-            },
-            {
-                "title": "Safety",
-                "items": [
-                    _link("Incidents", "emergency_home", "safety_safetyincident"),
-                    _link("Orders to stop", "front_hand", "workflow_halt"),
-                    _link("Safety policies", "policy", "safety_safetypolicy"),
-                    _link("Observed policies", "visibility", "safety_candidateverdict"),
-                    _link("Provider accounts", "cloud", "safety_provideraccount"),
-                    _link("Agent sessions", "terminal", "safety_hooksession"),
-                    _link("Hook calls", "webhook", "safety_hookevent"),
-                    _link("Agent keys", "vpn_key", "safety_apikey"),
-                ],
-            },
-            {
-                "title": "Record",
-                "items": [
-                    _link("Journal", "menu_book", "safety_auditentry"),
-                    _link("Stream cursors", "bookmark", "workflow_streamcursor"),
-                    _link("Leases", "key", "workflow_lease"),
-                ],
-            },
-            {
-                "title": "Set-up",
-                "items": [
-                    _link("Personalities", "psychology", "workflow_personality"),
-                    _link("Commands", "terminal", "workflow_commandtemplate"),
-                    _link("HTTP endpoints", "send", "workflow_httpendpoint"),
-                    _link("Prices of models", "payments", "workflow_modelprice"),
-                    _link("Usage of models", "data_usage", "workflow_novausage"),
-                    _link("Users", "person", "auth_user"),
-                    _link("Groups", "group", "auth_group"),
-                ],
-            },
-        ],
-    },
-}
-REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": [
-        "workflow.api.authentication.NovaKeyAuthentication",
-        "workflow.api.authentication.OperatorKeyAuthentication",
-        "rest_framework.authentication.SessionAuthentication",
-    ],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "EXCEPTION_HANDLER": "workflow.api.problem.problem_response",
-    "DEFAULT_SCHEMA_CLASS": "workflow.api.schema.DoorSchema",
-}
-SPECTACULAR_SETTINGS: dict[str, Any] = {
-    "TITLE": "NOVAWF",
-    "DESCRIPTION": "The control plane for AI agents that work around the clock. docs/api.md says what each address means.",
-    "VERSION": "1",
-    "OAS_VERSION": "3.1.0",
-    "SERVE_INCLUDE_SCHEMA": False,
-    "SERVE_AUTHENTICATION": [],
-    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
-    "SWAGGER_UI_DIST": "SIDECAR",
-    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "SORT_OPERATIONS": False,
-    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
-    "COMPONENT_SPLIT_REQUEST": True,
-    "COMPONENT_NO_READ_ONLY_REQUIRED": False,
-    "PREPROCESSING_HOOKS": ["workflow.api.schema.spell_out_verbs"],
-    "POSTPROCESSING_HOOKS": ["workflow.api.schema.finish"],
-}
-
 # -- logs
 
 LOG_LEVEL = env.str("NOVAWF_LOG_LEVEL", default="INFO")
 LOG_FORMAT = env.str("NOVAWF_LOG_FORMAT", default="console" if sys.stderr.isatty() else "json")
 if LOG_FORMAT not in ("json", "console"):
     raise ImproperlyConfigured(f"NOVAWF_LOG_FORMAT is {LOG_FORMAT!r}; give json or console.")
-_log_chain: list[Any] = [
-    structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_logger_name,
-    structlog.stdlib.add_log_level,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-    structlog.processors.format_exc_info,
-]
-structlog.configure(
-    processors=[
-        structlog.stdlib.filter_by_level,
-        *_log_chain,
-        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-    ],
-    logger_factory=structlog.stdlib.LoggerFactory(),
-    cache_logger_on_first_use=True,
-)
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "filters": {
-        # a probe that is refused has said so to whoever asked, and asks again soon
-        "no_probes": {"()": "django.utils.log.CallbackFilter", "callback": lambda record: "/readyz" not in str(record.__dict__)}
-    },
-    "formatters": {
-        "line": {
-            "()": structlog.stdlib.ProcessorFormatter,
-            "processors": [
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.dev.ConsoleRenderer() if LOG_FORMAT == "console" else structlog.processors.JSONRenderer(),
-            ],
-            "foreign_pre_chain": _log_chain,
-        }
-    },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    "loggers": {
-        "django_structlog": {"level": "WARNING"},
-        "django_structlog.middlewares.request": {"filters": ["no_probes"]},
-        "django.request": {"filters": ["no_probes"]},
-        "django-q": {"level": "WARNING"},
-        # addresses, and below that what is said to models, belong into no log
-        **{name: {"level": "WARNING"} for name in ("httpx2", "httpcore2", "openai", "anthropic")},
-        "mcp": {"level": "WARNING"},
-    },
-}
+LOGGING = logging_by(LOG_LEVEL, LOG_FORMAT)

@@ -52,8 +52,8 @@ def _buckets(scope: Scope, grain: int, number: int, now: datetime) -> list[tuple
     return [(at, rows.get(key_of(scope.key, grain, at), {})) for at in starts]
 
 
-def throughput(scope: Scope, *, now: datetime, hours: int = 24) -> list[dict[str, Any]]:
-    """Give for each hour how many tasks were created, succeeded, were cancelled and blocked; momentum's apart."""
+def throughput(scope: Scope, *, now: datetime, hours: int = 24, grain: int = HOUR) -> list[dict[str, Any]]:
+    """Give for each hour (or bucket of so many minutes) how many tasks were created and how many ended, and how."""
     return [
         {
             "at": at.isoformat(),
@@ -63,14 +63,14 @@ def throughput(scope: Scope, *, now: datetime, hours: int = 24) -> list[dict[str
             "cancelled": sums.get("cancelled", 0),
             "blocked": sums.get("blocked", 0),
         }
-        for at, sums in _buckets(scope, HOUR, _within(hours, HOUR), now)
+        for at, sums in _buckets(scope, grain, _within(hours, grain), now)
     ]
 
 
-def cycle_times(scope: Scope, *, now: datetime, hours: int = 24) -> list[dict[str, Any]]:
+def cycle_times(scope: Scope, *, now: datetime, hours: int = 24, grain: int = HOUR) -> list[dict[str, Any]]:
     """Give for each hour how long tasks took from begin to end, in seconds: median, 95th percentile (None: no cases)."""
     points = []
-    for at, sums in _buckets(scope, HOUR, _within(hours, HOUR), now):
+    for at, sums in _buckets(scope, grain, _within(hours, grain), now):
         counts = tally.histogram_of(sums, tally.WORK)
         points.append(
             {

@@ -26,9 +26,9 @@ def finest_kept(at: datetime, now: datetime) -> int:
 
 
 def aligned(period: Period, now: datetime) -> Period:
-    """Move the edges of a period on to the next edges of buckets that are kept; an end that is now, or later, is left."""
+    """Move the edges of a period on to the next edges of buckets that are kept, but its end not past now."""
     since = _on_edge(period.since, now)
-    until = period.until if period.until >= now else _on_edge(period.until, now)
+    until = period.until if period.until >= now else min(_on_edge(period.until, now), now)
     return Period(min(since, until), until)
 
 

@@ -31,7 +31,8 @@ class RollUpCursor(models.Model):
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
     position = models.BigIntegerField(default=0)  # AuditEntry.id
     newest_at = models.DateTimeField(null=True)  # created_at of the newest entry counted
-    first_at = models.DateTimeField(null=True)  # of the first
+    first_at = models.DateTimeField(null=True)  # of the oldest
+    first_id = models.BigIntegerField(null=True)  # the first entry counted
     collected_at = models.DateTimeField(null=True)  # the hour of the newest EnterpriseMetric rows
     forgotten_at = models.DateTimeField(null=True)  # when old rows were last deleted
 

@@ -11,9 +11,11 @@ from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import ValidationError
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
+from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
 from django.utils.timezone import localtime
@@ -33,6 +35,17 @@ from workflow.model_tools import TOOLS
 from workflow.models import Nova, NovaState
 from workflow.nova_verbs import NOVA_VERBS, NovaVerb, carry_out, right_for
 
+# pages with more of a Nova, and by which field they are narrowed to it
+ELSEWHERE = (
+    ("tasks", "workflow_task", "assignee__nova_id__exact"),
+    ("executions", "workflow_execution", "task__assignee__nova_id__exact"),
+    ("approvals", "workflow_approval", "nova__nova_id__exact"),
+    ("incidents", "safety_safetyincident", "nova_id__exact"),
+    ("inbox", "workflow_inboxmessage", "nova_id__exact"),
+    ("hook calls", "safety_hookevent", "nova_id__exact"),
+    ("keys", "safety_apikey", "nova_id__exact"),
+    ("journal", "safety_auditentry", "nova_id__exact"),
+)
 UNBROKEN = "\N{NO-BREAK SPACE}"
 LABELS = {
     "killed": "danger",
@@ -146,25 +159,22 @@ class NovaAdmin(VerbAdmin):
     """Novas: trouble is seen in the second column."""
 
     journal_type = "nova"
+    dashboard = "nova"
     form = NovaForm
     verbs = tuple(_verb(law) for law in NOVA_VERBS.values())
-    list_display = [
-        "nova_id", "show_status", "show_reason", "show_state", "show_phase", "show_in_flight", "show_cycles", "show_compliance",
-        "show_due",
-    ]  # fmt: skip
+    list_display = ["nova_id", "show_status", "show_reason", "show_state", "show_in_flight", "show_compliance", "show_due"]
     list_filter = [InService, "state__mode", "state__current_state", "personality", "policy", "candidate_policy", "team"]
-    show_full_result_count = True
     search_fields = ["nova_id", "name", "team"]
     ordering = ["nova_id"]
     fieldsets = [
         ("Where it stands", {"fields": [
             ("show_status", "show_reason"), ("show_state", "show_phase"), ("show_due", "show_cycles"),
-            ("show_in_flight", "show_compliance"), "show_last_error",
+            ("show_in_flight", "show_compliance"), "show_last_error", "show_elsewhere",
         ]}),
         ("Who it is", {"fields": [("nova_id", "name"), ("personality", "policy"), "team"]}),
         ("What it may run", {"fields": ["default_executor", ("allowed_executors", "stream_executors"), "execution_timeout",
                                        ("provider_account", "model")]}),
-        ("What its model may use", {"fields": [("budget_requests", "budget_tokens", "budget_cost"), "show_usage",
+        ("What its model may use", {"fields": [("budget_requests", "budget_tokens"), "budget_cost", "show_usage",
                                                "approval_tools"]}),
         ("Phases", {"fields": ["tasks_per_phase", "personal_phase_after", "personal_phase_minutes"]}),
         ("Observe", {"fields": ["candidate_policy", ("show_observed", "show_blocks"), "show_last_block", "show_enforced"]}),
@@ -175,7 +185,7 @@ class NovaAdmin(VerbAdmin):
     readonly_fields = [
         "show_status", "show_reason", "show_state", "show_phase", "show_due", "show_in_flight", "show_cycles",
         "show_compliance", "show_last_error", "show_observed", "show_blocks", "show_last_block", "show_enforced", "show_limits",
-        "show_usage",
+        "show_usage", "show_elsewhere",
     ]  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Nova]:
@@ -264,6 +274,15 @@ class NovaAdmin(VerbAdmin):
             f"in{UNBROKEN}{ahead:.0f}{UNBROKEN}s"
             if ahead < 120
             else f"in{UNBROKEN}{timeuntil(state.due_at, nova.seen_at, depth=1)}"
+        )
+
+    @display(description="more of it")
+    def show_elsewhere(self, nova: Nova) -> SafeString:
+        pages = [(title, reverse(f"admin:{page}_changelist"), {field: nova.pk}) for title, page, field in ELSEWHERE]
+        return format_html_join(
+            " · ",
+            '<a class="text-link" href="{}?{}">{}</a>',
+            [(url, urlencode(query), title) for title, url, query in pages],
         )
 
     @display(description="last error")
