@@ -18,6 +18,7 @@ from django_q.tasks import async_task
 from safety import audit
 from workflow import retention, sealing
 from workflow.execution.host import ExecutionHost
+from workflow.hosting.chores import Chores
 from workflow.hosting.slices import Slice
 from workflow.hosting.slots import queue_name
 from workflow.loop import Loop
@@ -45,8 +46,9 @@ def run_work_slice(slot: str) -> None:
     turn = Slice(slot, seconds=settings.WORK_SLICE)
     if not turn.begin():
         return
-    host = ExecutionHost(f"{settings.HOST}:{turn.holder}")
-    host.drive(threading.Event(), settings.WORK_SLICE, heartbeat=turn.renew)
+    holder = f"{settings.HOST}:{turn.holder}"
+    with Chores(holder):
+        ExecutionHost(holder).drive(threading.Event(), settings.WORK_SLICE, heartbeat=turn.renew)
     turn.end()
     _give_memory_back()
 
@@ -112,8 +114,9 @@ def drive(stop: threading.Event, slot: str) -> None:
     worker.start()
     loop = Loop(f"{settings.HOST}:{turn.holder}", stop)
     try:
-        while not stop.is_set() and turn.beat():
-            loop.round()
+        with Chores(f"{settings.HOST}:{turn.holder}"):
+            while not stop.is_set() and turn.beat():
+                loop.round()
     finally:
         stop.set()
         loop.close()

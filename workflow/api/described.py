@@ -387,12 +387,14 @@ _CONFIGURED_EXAMPLES: Mapping[str, Mapping[str, Any]] = {
 def described(view: Any, method: str, verb: str) -> Described | None:
     """Give what is known of an operation; None if nobody has described it."""
     name = f"{type(view).__name__}.{method}"
+    if own := getattr(view, "described", {}).get(method):  # a view of an upper floor says it itself
+        return own  # type: ignore[no-any-return]
     if found := OPERATIONS.get(f"{name}.{verb}") or OPERATIONS.get(name):
         return found
     kind = getattr(view, "kind", None)
     if kind is None:
         return None
-    row, example = kind.written, _CONFIGURED_EXAMPLES[kind.name]
+    row, example = kind.written, kind.example or _CONFIGURED_EXAMPLES[kind.name]
     if isinstance(view, configuration_views.ConfiguredVerb):
         return _reason(row)
     if isinstance(view, configuration_views.ConfiguredList):
