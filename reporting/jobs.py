@@ -7,13 +7,15 @@ from datetime import datetime, timedelta
 from django.db.models import Q
 from django.utils import timezone
 
-from reporting import metrics_collector, reports, roll_ups
+from reporting import alert_sending, alerting, metrics_collector, reports, roll_ups
 from reporting.models import RollUpCursor
 from reporting.settled import Settled
+from workflow.hosting import slots
 
 _LOOK_SECONDS = 2.0
 _SHARE = 0.2  # of one processor's time, while there is more to sum up than comes in
 _HOUSEKEEPING = 60.0
+_SEND_LOOK = 5.0  # seconds between two looks at what is to be sent
 _clock = timezone.now  # noqa: TID251 - a job is a door
 
 _keeper = roll_ups.RollUpKeeper(Settled(threading.Event().wait))
@@ -34,6 +36,24 @@ def keep_figures(now: datetime) -> float:
     if RollUpCursor.objects.filter(due, id=1).update(forgotten_at=now):
         roll_ups.forget_old(now=now)
     return _HOUSEKEEPING
+
+
+def look_after_alerts(now: datetime) -> float:
+    """Evaluate the alert rules if that is due, have what is due sent by another worker, and give the seconds to the next look.
+
+    Sending waits for receivers, which must hold up neither the other chores nor their lease.
+    """
+    try:
+        alerting.evaluate_if_due(now=now)
+    finally:
+        if alert_sending.is_due(now=now):
+            slots.enqueue_job("reporting.jobs.send_alerts", group="alerts")
+    return _SEND_LOOK
+
+
+def send_alerts() -> None:
+    """Send the alerts that are due."""
+    alert_sending.send_due(now=_clock(), clock=_clock)
 
 
 def make_due_reports() -> None:

@@ -19,10 +19,11 @@ from django.urls import reverse
 from reporting import reports
 from reporting.api import urls as reporting_urls
 from reporting.core.metrics import Period
-from reporting.models import ReportLink, ReportSchedule
+from reporting.models import AlertChannel, AlertDelivery, AlertEvent, AlertRule, ReportLink, ReportSchedule
 from reporting.scope import Scope
 from safety import api_keys
 from safety.core.scopes import NOVA_SCOPES, OPERATOR_SCOPES
+from safety.encryption import encrypt
 from safety.models import AuditEntry, ProviderAccount, SafetyIncident
 from tests import factories
 from tests.workflow.test_api import KEY, _operator_key  # noqa: F401 - fixtures
@@ -107,9 +108,27 @@ MAY: dict[str, dict[str, set[str]]] = {
     "executions": {"GET": EVERYBODY},
     "journal": {"GET": AUDITORS},
     "journal-entry": {"GET": AUDITORS},
+    "journal-seals": {"GET": AUDITORS},
+    "journal-verify": {"GET": AUDITORS, "POST": AUDITORS},
+    "journal-verifications": {"GET": AUDITORS},
     "insights": {"GET": EVERYBODY},
     "celebrations": {"GET": EVERYBODY},
     "dashboard": {"GET": EVERYBODY},
+    "handover": {"GET": EVERYBODY},
+    "handover-take": {"POST": EVERYBODY},
+    "alerts": {"GET": EVERYBODY},
+    "alert": {"GET": EVERYBODY},
+    "alert-rules": {"GET": EVERYBODY, "POST": OFFICERS},
+    "alert-rule": {"GET": EVERYBODY, "PATCH": OFFICERS},
+    "alert-rule-verb": {"POST": OFFICERS},
+    "alert-channels": {"GET": KEEPERS, "POST": OFFICERS},
+    "alert-channel": {"GET": KEEPERS, "PATCH": OFFICERS},
+    "alert-channel-verb": {"POST": OFFICERS},
+    "alert-channel-test": {"POST": OFFICERS},
+    "alert-channel-reopen": {"POST": OFFICERS},
+    "alert-deliveries": {"GET": KEEPERS},
+    "alert-delivery": {"GET": KEEPERS},
+    "alert-delivery-redeliver": {"POST": OFFICERS},
     "team-dashboard": {"GET": EVERYBODY},
     "nova-dashboard": {"GET": EVERYBODY | {AGENT}},
     "series": {"GET": EVERYBODY},
@@ -179,16 +198,17 @@ ADDRESSES = [address for address in addresses() if address[0] not in NOT_FOR_KEY
 
 def path_of(name: str, verb: str) -> str:
     namespace, pattern = PATTERNS[name]
-    kind = name.removesuffix("-verb").removesuffix("-close-breaker").removesuffix("-test")
+    kind = name.removesuffix("-verb").removesuffix("-close-breaker").removesuffix("-test").removesuffix("-reopen")
     values = {
         "nova_id": "torch", "incident_id": "900017", "halt_id": "900018", "key_id": "900019", "task_id": "T-1",
-        "approval_id": "900022", "team": "day", "report_id": "REPORT-20261120-0a1b2c3d", "kind": "csv", "link_id": "0a1b",
-        "schedule_id": "900024",
+        "approval_id": "900022", "team": "day", "alert_id": "900024", "delivery_id": "900025",
+        "report_id": "REPORT-20261120-0a1b2c3d", "kind": "csv", "link_id": "0a1b", "schedule_id": "900024",
         "entry_id": str(AuditEntry.objects.latest("id").pk),
         "permit_id": "abc", "verb": verb,
         "pk": {
             "personality": "torch", "policy": "standard", "objective": "900021", "provider-account": "claude",
             "command": "words", "http-endpoint": "builds", "model-price": "900023",
+            "alert-rule": "silent", "alert-channel": "ops",
         }.get(kind, ""),
     }  # fmt: skip
     return reverse(f"{namespace}:{name}", kwargs={group: values[group] for group in pattern.pattern.regex.groupindex})
@@ -216,6 +236,14 @@ def house(now: datetime) -> None:
         requested_by="x",
         requested_at=now,
         expires_at=now + timedelta(days=9999),
+    )
+    rule = AlertRule.objects.create(slug="silent", title="Silent", condition="nova_silent", threshold=60.0)
+    channel = AlertChannel.objects.create(
+        slug="ops", kind="webhook", url="https://ops.example.com/", encrypted_secret=encrypt("whsec_x")
+    )
+    event = AlertEvent.objects.create(pk=900024, rule=rule, title="Silent", tier="warning", fired_at=now, seen_at=now)
+    AlertDelivery.objects.create(
+        pk=900025, channel=channel, event=event, kind="fired", message_id="x", title="x", created_at=now, due_at=now
     )
     report = reports.make_report(Scope(), Period(now - timedelta(days=7), now), now=now)
     report.id, report._state.adding = "REPORT-20261120-0a1b2c3d", True

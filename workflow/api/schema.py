@@ -133,7 +133,7 @@ class DoorSchema(AutoSchema):
         known = self._described
         if known is None:
             return {200: OpenApiResponse({"type": "object"}, "See docs/api.md.")}
-        words = {200: "Done.", 201: "Made.", 204: "Nothing more to say."}
+        words = {200: "Done.", 201: "Made.", 202: "Queued.", 204: "Nothing more to say."}
         return {status: OpenApiResponse(row, words[status]) for status, row in known.gives.items()}
 
     def get_examples(self) -> list[OpenApiExample]:
@@ -147,6 +147,7 @@ class DoorSchema(AutoSchema):
 
 
 _PARAMETERS = {
+    "tier": "One tier, or several with commas between them.",
     "period": "How far back: hours or days, e.g. `24h`, `7d`.",
     "scope": "`fleet`, `team:NAME` or `nova:ID`.",
     "momentum": "`true`: also the tasks that Novas made up for themselves.",
