@@ -14,23 +14,23 @@ ARGS ?=
 # Throw-away production settings for `manage.py check --deploy`.
 RANDOM_SECRET := $$($(BIN)/python -c "import secrets; print(secrets.token_urlsafe(64))")
 PRODUCTION := NOVAWF_PRODUCTION=1 NOVAWF_ALLOWED_HOSTS=nova.example.com NOVAWF_SECRET_KEY=$(RANDOM_SECRET) \
-  NOVAWF_OPERATOR_KEY=$(RANDOM_SECRET) NOVAWF_SEAL_KEY=$(RANDOM_SECRET) \
+  NOVAWF_OPERATOR_KEY=$(RANDOM_SECRET) NOVAWF_SECRETS_KEY=$(RANDOM_SECRET) NOVAWF_SEAL_KEY=$(RANDOM_SECRET) \
   DRAGONFLY_URL=rediss://:$(RANDOM_SECRET)@streams.example.com:6379/0
 
-.PHONY: run test soak test-postgres lint types check bench clean
+.PHONY: run test soak test-postgres lint types check bench screenshots clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.installed
 	@exec $(BIN)/python manage.py up
 
 test: $(VENV)/.installed-dev
-	$(PYTEST) -n 2 -m "not soak" $(PYTEST_FLAGS)
+	$(PYTEST) -n 2 --dist loadgroup -m "not soak" $(PYTEST_FLAGS)
 
 soak: $(VENV)/.installed-dev
 	$(PYTEST) -m soak -p no:xdist -p no:randomly $(PYTEST_FLAGS)
 
 test-postgres: $(VENV)/.installed-dev
-	.ci/with-postgres $(PYTEST) -n 2 -m "not soak" --ignore-glob="tests/*/core" --ignore=tests/workflow/test_schema.py $(PYTEST_FLAGS)
+	.ci/with-postgres $(PYTEST) -n 2 -m "not soak" --ignore-glob="tests/*/core" --ignore=tests/workflow/test_schema.py --ignore=tests/browser $(PYTEST_FLAGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -46,6 +46,10 @@ check: lint types
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m bench $(ARGS)
+
+# Pictures of all pages, of a demonstration fleet, into docs/screenshots/; needs Chromium.
+screenshots: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.browser.screenshots
 
 # The virtual environment and caches; never var/, where the data are.
 clean:

@@ -49,10 +49,11 @@ def _copies(model: Any, given: Mapping[str, str], source: str) -> str:
     columns = [field.column for field in model._meta.concrete_fields if field.column in given or field.column != "id"]
     values = [given.get(column, f'o."{column}"') for column in columns]
     names = ", ".join(f'"{column}"' for column in columns)
-    return (
+    statement = (
         f"INSERT INTO {model._meta.db_table} ({names}) SELECT {', '.join(values)} "  # noqa: S608 - names of our own
         f"FROM (SELECT * FROM {model._meta.db_table} WHERE {model._meta.pk.column} = %s) o, {source}"
     )
+    return statement.replace(" % ", " %% ")  # the remainder, not a parameter
 
 
 def _novas(number: int, now: datetime) -> None:
@@ -88,9 +89,10 @@ def _novas(number: int, now: datetime) -> None:
             "ON CONFLICT (nova_id) DO UPDATE SET team = excluded.team"
         )
         cursor.execute(
-            "INSERT INTO safety_safetyincident (nova_id, mechanism, status, violation, safety_level, reason, evidence, opened_at, "
-            "last_seen_at, ended_at, joined, acknowledged_by, conclusion) SELECT 'bench-' || lpad((i * 3)::text, 5, '0'), "
-            "'frosty_cooldown', CASE WHEN i < 20 THEN 'open' ELSE 'resolved' END, '', 'cooldown', 'bench', '{}', "
+            "INSERT INTO safety_safetyincident (nova_id, mechanism, status, violation, safety_level, reason, evidence, "
+            "opened_at, last_seen_at, ended_at, joined, acknowledged_by, conclusion) "
+            "SELECT 'bench-' || lpad((i * 3)::text, 5, '0'), 'frosty_cooldown', "
+            "CASE WHEN i < 20 THEN 'open' ELSE 'resolved' END, '', 'cooldown', 'bench', '{}', "
             "now() - i * interval '20 minutes', now(), CASE WHEN i < 20 THEN NULL ELSE now() END, 0, '', '' "
             "FROM generate_series(0, %s) AS i",
             [min(2_000, number // 3 - 1)],
@@ -108,7 +110,7 @@ def _tasks(number: int, novas: int, each: int, now: datetime) -> None:
         task_id = tracker.create_task("Analyse stream lag", "What lags, and why?", executor="agent")
     since, step = now - timedelta(days=DAYS), DAYS * 86_400 / number
     closed = int(number * (1 - _OPEN_SHARE))
-    nova = f"'bench-' || lpad((i * 7919 % {novas})::text, 5, '0')"
+    nova = f"'bench-' || lpad((i::bigint * 7919 % {novas})::text, 5, '0')"
     at = f"%s::timestamptz + i * interval '{step:.6f} seconds'"
     status = f"CASE WHEN i < {closed} THEN 'completed' ELSE (ARRAY['pending','pending','in_progress','blocked'])[1 + i % 4] END"
     done = f"i < {closed}"
@@ -144,27 +146,37 @@ def _tasks(number: int, novas: int, each: int, now: datetime) -> None:
 
 def _journal(nova: str, at: str, kind: str, closed: int, each: int) -> str:
     """Give the statement that writes the entries of tasks: created, started, completed or blocked, and steps of the Nova."""
-    action = "(ARRAY['workflow.task.created','workflow.task.started'])[k]"
-    last = f"CASE WHEN i < {closed} THEN 'workflow.task.completed' WHEN i % 4 = 3 THEN 'workflow.task.blocked' END"
-    action = f"CASE WHEN k < 3 THEN {action} WHEN k = 3 THEN {last} ELSE 'workflow.nova.moved' END"
+    last = f"CASE WHEN i < {closed} THEN 'workflow.task.completed' ELSE 'workflow.task.blocked' END"
+    action = (
+        "CASE k WHEN 1 THEN 'workflow.task.created' WHEN 2 THEN 'workflow.task.started' "
+        f"WHEN 3 THEN {last} ELSE 'workflow.nova.moved' END"
+    )
     created = f"jsonb_build_object('priority', 'high', 'work_type', {kind}, 'executor', '', 'action', '')"
     ended = (
         f"jsonb_build_object('outcome', 'succeeded', 'work_type', {kind}, 'was', 'in_progress', 'evidence', i % 9 > 0, "
         "'work_ms', 5000 + (i % 300) * 1000, 'lead_ms', 5000 + (i % 300) * 1000)"
     )
     blocked = f"jsonb_build_object('owner', 'operator', 'action', 'look at it', 'work_type', {kind}, 'was', 'pending')"
-    moved = "jsonb_build_object('path', jsonb_build_array('work_discovery', (ARRAY['task_execution','stream_check'])[1 + (k + i) % 2]))"
+    state = "CASE WHEN (k + i) % 2 = 0 THEN 'task_execution' ELSE 'stream_check' END"
+    moved = f"jsonb_build_object('path', jsonb_build_array('work_discovery', {state}))"
     after = (
-        f"CASE WHEN k = 1 THEN {created} WHEN k = 2 THEN '{{\"attempt\": 1}}' WHEN k = 3 AND i < {closed} THEN {ended} "
-        f"WHEN k = 3 THEN {blocked} ELSE {moved} END"
+        f"CASE WHEN k = 1 THEN {created} WHEN k = 2 THEN jsonb_build_object('attempt', 1) "
+        f"WHEN k = 3 AND i < {closed} THEN {ended} WHEN k = 3 THEN {blocked} ELSE {moved} END"
     )
-    return (
-        "INSERT INTO safety_auditentry (created_at, nova_id, seq, actor, action, object_type, object_id, before, after, reason, "  # noqa: S608
-        f"request_id, cause, stream, message, personal) SELECT {at} + k * interval '1 second', {nova}, i, 'nova:' || {nova}, "
-        f"{action}, CASE WHEN k < 4 THEN 'task' ELSE 'nova' END, CASE WHEN k < 4 THEN 'BENCH-' || i ELSE {nova} END, NULL, "
-        f"{after}, '', '', '', '', NULL, false FROM generate_series(%s, %s) AS i, generate_series(1, {each}) AS k "
-        f"WHERE k <> 3 AND k <> 2 OR i < {closed} OR (k = 2 AND i % 4 = 2) OR (k = 3 AND i % 4 = 3) ORDER BY i, k"
+    columns = (
+        "created_at, nova_id, seq, actor, action, object_type, object_id, before, after, reason, request_id, cause, stream, "
+        "message, personal"
     )
+    values = (
+        f"{at} + k * interval '1 second', {nova}, i, 'nova:' || {nova}, {action}, CASE WHEN k < 4 THEN 'task' ELSE 'nova' END, "
+        f"CASE WHEN k < 4 THEN 'BENCH-' || i ELSE {nova} END, NULL, {after}, '', '', '', '', NULL, false"
+    )
+    statement = (
+        f"INSERT INTO safety_auditentry ({columns}) SELECT {values} "  # noqa: S608 - words of our own
+        f"FROM generate_series(%s, %s) AS i, generate_series(1, {each}) AS k "
+        f"WHERE k NOT IN (2, 3) OR i < {closed} OR (k = 2 AND i % 4 = 2) OR (k = 3 AND i % 4 = 3) ORDER BY i, k"
+    )
+    return statement.replace(" % ", " %% ")
 
 
 def dashboards(repeats: str) -> dict[str, Any]:

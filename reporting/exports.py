@@ -57,7 +57,7 @@ def _xlsx(report: Report) -> bytes:
     book = xlsxwriter.Workbook(file, {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False})
     bold = book.add_format({"bold": True})
     sheet = book.add_worksheet("Figures")
-    for column, (name, width) in enumerate(zip(COLUMNS, (22, 30, 18, 10, 12, 12, 10, 10, 26, 26, 80), strict=True)):
+    for column, (name, width) in enumerate(zip(COLUMNS, (22, 30, 18, 10, 12, 12, 12, 10, 10, 26, 26, 80), strict=True)):
         sheet.set_column(column, column, width)
         sheet.write(0, column, name, bold)
     for line, row in enumerate(rows(report.payload), 1):

@@ -1,5 +1,6 @@
 """A report as a page to print: for people with an account, and for whoever holds a link to it."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib.auth.decorators import login_required, permission_required
@@ -55,6 +56,9 @@ def _page(request: HttpRequest, report: Report) -> HttpResponse:
         sections.setdefault(row["section"].replace("_", " "), []).append(shown)
     context = {
         "report": exports.about(report),
+        "since": _spoken(report.since),
+        "until": _spoken(report.until),
+        "made": _spoken(report.generated_at),
         "sections": sections,
         "bars": bars(succeeded, [f"{point['at'][:16].replace('T', ' ')} UTC: {point['succeeded']}" for point in points]),
         "points": points,
@@ -67,3 +71,7 @@ def _page(request: HttpRequest, report: Report) -> HttpResponse:
     page["Content-Security-Policy"] = _CSP
     page["Cache-Control"] = "private, no-store"
     return page
+
+
+def _spoken(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"  # the same for every reader, as the buckets are

@@ -58,11 +58,11 @@ class _Facts:
 
     @cached_property
     def day(self) -> Period:
-        return aligned(Period(self.now - DAY, self.now), self.now)
+        return aligned(Period(self.period.until - DAY, self.period.until), self.now)
 
     @cached_property
     def week(self) -> Period:
-        return aligned(Period(self.now - WEEK, self.now), self.now)
+        return aligned(Period(self.period.until - WEEK, self.period.until), self.now)
 
     @cached_property
     def before(self) -> Period:
@@ -185,7 +185,11 @@ def _productivity_metrics(facts: _Facts) -> Figures:
     ended = succeeded + facts.done("cancelled") + facts.done("blocked")
     return {
         "tasks_completed_24h": count(
-            facts.done("succeeded", facts.day), "tasks", "tasks that succeeded in the last 24 hours", facts.day, link
+            facts.done("succeeded", facts.day),
+            "tasks",
+            "tasks that succeeded in the last 24 hours of the period",
+            facts.day,
+            link,
         ),
         "average_tasks_per_hour": per_hour(succeeded, observed(period), "tasks that succeeded / hours observed", link),
         "completion_rate_percentage": share(

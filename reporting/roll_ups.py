@@ -8,16 +8,16 @@ can sum it up; the dashboard says up to where they reach. It must not know what 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 from django.db import connection, transaction
 
 from reporting.core import tally as tallies
-from reporting.core.buckets import GRAINS, KEPT, MARGIN, cover, start_of
+from reporting.core.buckets import BEGINNING, EVER, GRAINS, KEPT, MARGIN, QUARTER, cover, start_of
 from reporting.core.metrics import Period
-from reporting.core.tally import JournalLine, Sums, add, tally
+from reporting.core.tally import JournalLine, Sums, Tally, add, tally
 from reporting.models import EnterpriseMetric, Membership, Rework, RollUp, RollUpCursor
 from reporting.settled import Settled
 from safety import bulk
@@ -28,6 +28,7 @@ ENTRIES = 5_000  # summed up in one turn
 REWORK_WITHIN = timedelta(days=7)
 METRICS_KEPT = timedelta(days=400)
 _FORGOTTEN_AT_ONCE = 5_000
+_QUARTER = QUARTER * 60  # seconds
 _COLUMNS = "id, created_at, nova_id, action, object_id, actor, before, after"
 
 
@@ -37,23 +38,36 @@ class JournalIsGone(Exception):
 
 @dataclass(slots=True)
 class _Batch:
-    """What some entries add, by scope, length of the bucket and its start."""
+    """What some entries add, by scope and quarter of an hour (counted from 1970); longer buckets are made of those."""
 
-    sums: dict[tuple[str, int, datetime], Sums] = field(default_factory=lambda: defaultdict(dict))
+    sums: dict[tuple[str, int], Sums] = field(default_factory=lambda: defaultdict(dict))
     teams: dict[str, str] = field(default_factory=dict)  # of all Novas of the batch, as the journal goes on
     moved: set[str] = field(default_factory=set)  # whose team is to be written
     reworks: dict[str, tuple[str, datetime]] = field(default_factory=dict)
 
-    def count(self, scope: str, at: datetime, sums: Sums, now: datetime) -> None:
-        for grain in GRAINS:
-            start = start_of(at, grain)
-            if now - start < KEPT[grain] + MARGIN:
-                add(self.sums[scope, grain, start], sums)
+    def count(self, at: datetime, added: Tally) -> None:
+        quarter, sums = int(at.timestamp()) // _QUARTER, self.sums
+        add(sums["fleet", quarter], added.fleet)
+        for nova_id, own in added.novas.items():
+            add(sums[f"nova:{nova_id}", quarter], own)
+            if team := self.teams.get(nova_id):
+                add(sums[f"team:{team}", quarter], own)
 
-    def count_nova(self, nova_id: str, at: datetime, sums: Sums, now: datetime) -> None:
-        self.count(f"nova:{nova_id}", at, sums, now)
-        if team := self.teams.get(nova_id):
-            self.count(f"team:{team}", at, sums, now)
+    def buckets(self, now: datetime) -> dict[tuple[str, int, datetime], Sums]:
+        """Give what is added to each row, those left out that are too old to be kept."""
+        found: dict[tuple[str, int, datetime], Sums] = defaultdict(dict)
+        starts = {
+            (quarter, grain): start
+            for quarter in {quarter for _, quarter in self.sums}
+            for grain in GRAINS
+            if now - (start := start_of(datetime.fromtimestamp(quarter * _QUARTER, UTC), grain)) < KEPT[grain] + MARGIN
+        }
+        for (scope, quarter), sums in self.sums.items():
+            add(found[scope, EVER, BEGINNING], sums)
+            for grain in GRAINS:
+                if start := starts.get((quarter, grain)):
+                    add(found[scope, grain, start], sums)
+        return found
 
 
 def key_of(scope: str, grain: int, start: datetime) -> str:
@@ -80,9 +94,9 @@ class RollUpKeeper:
         lines = _read(cursor.position, until)
         batch = _Batch(teams=_teams(lines))
         for line in lines:
-            _take(batch, line, now)
-        _find_reworks(batch, lines, now)
-        rows, instants = _added(batch), [line.at for line in lines]
+            _take(batch, line)
+        _find_reworks(batch, lines)
+        rows, instants = _added(batch, now), [line.at for line in lines]
         with transaction.atomic():
             moved = RollUpCursor.objects.filter(id=1, position=cursor.position).update(
                 position=until,
@@ -103,7 +117,7 @@ def rebuild(*, now: datetime, settled: Settled) -> int:
     """
     first = AuditEntry.objects.order_by("id").first()
     cursor = RollUpCursor.objects.filter(id=1).first()
-    if cursor and cursor.first_id and (first is None or first.id > cursor.first_id):
+    if cursor and cursor.first_id is not None and (first is None or first.id > cursor.first_id):
         raise JournalIsGone(
             f"The roll-ups tell of the journal from entry {cursor.first_id} on, which was pruned since. Made anew, they would "
             "lose that time. Nothing was changed."
@@ -176,19 +190,35 @@ def _teams(lines: Iterable[JournalLine]) -> dict[str, str]:
     return teams
 
 
-def _take(batch: _Batch, line: JournalLine, now: datetime) -> None:
+def _take(batch: _Batch, line: JournalLine) -> None:
     if line.action in (tallies.NOVA_CREATED, tallies.NOVA_CHANGED):
         if "team" in (line.after or {}):
-            batch.teams[line.nova_id] = str((line.after or {})["team"] or "")
-            batch.moved.add(line.nova_id)
+            _change_team(batch, line, str((line.after or {})["team"] or ""))
         return
     if added := tally(line):
-        batch.count("fleet", line.at, added.fleet, now)
-        for nova_id, sums in added.novas.items():
-            batch.count_nova(nova_id, line.at, sums, now)
+        batch.count(line.at, added)
 
 
-def _find_reworks(batch: _Batch, lines: Sequence[JournalLine], now: datetime) -> None:
+def _change_team(batch: _Batch, line: JournalLine, team: str) -> None:
+    """Let a Nova's open tasks go with it to another team."""
+    scope, former = f"nova:{line.nova_id}", batch.teams.get(line.nova_id, "")
+    batch.teams[line.nova_id] = team
+    batch.moved.add(line.nova_id)
+    if former == team or line.action == tallies.NOVA_CREATED:
+        return
+    held: Sums = {}
+    for sums in RollUp.objects.filter(key=key_of(scope, EVER, BEGINNING)).values_list("sums", flat=True):
+        add(held, sums)
+    for (whose, _), sums in batch.sums.items():
+        if whose == scope:
+            add(held, sums)
+    quarter = int(line.at.timestamp()) // _QUARTER
+    for whose, sign in ((former, -1), (team, 1)):
+        if whose:
+            add(batch.sums[f"team:{whose}", quarter], {name: sign * held.get(name, 0) for name in tallies.OPEN})
+
+
+def _find_reworks(batch: _Batch, lines: Sequence[JournalLine]) -> None:
     """Count the succeeded tasks that new ones do again, in the bucket of their success."""
     again: dict[str, list[JournalLine]] = defaultdict(list)
     for line in lines:
@@ -204,23 +234,25 @@ def _find_reworks(batch: _Batch, lines: Sequence[JournalLine], now: datetime) ->
         if not in_time or (end.after or {}).get("work_type") == tallies.MOMENTUM:
             continue
         batch.reworks[end.object_id] = (in_time[0].object_id, in_time[0].at)
-        batch.count("fleet", end.created_at, {tallies.REWORKED: 1}, now)
         if end.nova_id not in batch.teams:
             batch.teams |= _teams([JournalLine(0, end.created_at, end.nova_id, "")])
-        batch.count_nova(end.nova_id, end.created_at, {tallies.REWORKED: 1}, now)
+        once = {tallies.REWORKED: 1}
+        batch.count(end.created_at, Tally(once, {end.nova_id: once}))
 
 
-def _added(batch: _Batch) -> list[tuple[Any, ...]]:
+def _added(batch: _Batch, now: datetime) -> list[tuple[Any, ...]]:
     """Give the rows as they are to be written: what is stored, and what the batch adds."""
-    stored: dict[str, Sums] = {}
-    wanted = {key_of(*place): place for place in batch.sums}
-    keys = list(wanted)
-    for first in range(0, len(keys), _FORGOTTEN_AT_ONCE):
-        stored |= dict(RollUp.objects.filter(key__in=keys[first : first + _FORGOTTEN_AT_ONCE]).values_list("key", "sums"))
+    wanted = {key_of(*place): (place, sums) for place, sums in batch.buckets(now).items()}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT key, sums FROM reporting_rollup WHERE {bulk.membership('key')}",  # noqa: S608
+            [bulk.members(wanted)],
+        )
+        stored = {key: _parsed(sums) for key, sums in cursor.fetchall()}
     rows = []
-    for key, (scope, grain, start) in wanted.items():
+    for key, ((scope, grain, start), more) in wanted.items():
         sums = stored.get(key, {})
-        add(sums, batch.sums[scope, grain, start])
+        add(sums, more)
         rows.append((key, scope, grain, start, bulk.json_text({name: number for name, number in sums.items() if number})))
     return rows
 
@@ -258,3 +290,10 @@ def sums_of(scope: str, periods: Sequence[Period], *, now: datetime) -> dict[Per
             add(total, rows.get(key, {}))
         found[period] = total
     return found
+
+
+def levels(scope: str) -> dict[str, int]:
+    """Give how many tasks of a scope are pending, in progress and blocked where the cursor is; those of a team: its Novas'."""
+    row = RollUp.objects.filter(key=key_of(scope, EVER, BEGINNING)).first()
+    found = {status: row.sums.get(name, 0) if row else 0 for status, name in tallies.LEVELS.items()}
+    return {status: max(0, found[status]) for status in ("pending", "in_progress", "blocked")}

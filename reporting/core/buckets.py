@@ -10,6 +10,8 @@ from reporting.core.metrics import Period
 
 QUARTER, HOUR, DAY = 15, 60, 1440  # minutes
 GRAINS = (DAY, HOUR, QUARTER)
+EVER = 0  # the grain of the one row that holds everything; it starts at BEGINNING
+BEGINNING = datetime.fromtimestamp(0, UTC)
 KEPT = {QUARTER: timedelta(days=2), HOUR: timedelta(days=35), DAY: timedelta(days=36_500)}
 MARGIN = timedelta(hours=2)  # rows are kept this much longer than any reader asks for them
 
@@ -26,9 +28,9 @@ def finest_kept(at: datetime, now: datetime) -> int:
 
 
 def aligned(period: Period, now: datetime) -> Period:
-    """Move the edges of a period on to the next edges of buckets that are kept; an end that is now, or later, is left."""
+    """Move the edges of a period on to the next edges of buckets that are kept, but its end not past now."""
     since = _on_edge(period.since, now)
-    until = period.until if period.until >= now else _on_edge(period.until, now)
+    until = period.until if period.until >= now else min(_on_edge(period.until, now), now)
     return Period(min(since, until), until)
 
 

@@ -4,12 +4,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 COLUMNS = (
-    "section", "figure", "value", "unit", "previous", "change_percentage", "cases", "least_cases", "since", "until", "formula",
+    "section", "figure", "value", "unit", "previous", "change_percentage", "change_points", "cases", "least_cases", "since",
+    "until", "formula",
 )  # fmt: skip
 
 
 def compare(figures: Mapping[str, Mapping[str, Any]], before: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Give for each figure of a period what it was in the period before, and the change in percent (None: can't be said).
+    """Give for each figure of a period what it was in the period before, and the change (None: can't be said).
+
+    A number changes by percent, a share by points.
 
     What stands as of now has no period, and so nothing before.
     """
@@ -22,15 +25,18 @@ def compare(figures: Mapping[str, Mapping[str, Any]], before: Mapping[str, Mappi
             found[section][name] = {
                 "previous": was,
                 "previous_text": previous["text"] if previous else "",
-                "change_percentage": _change(figure["value"], was),
-            }
+                "change_percentage": None,
+                "change_points": None,
+            } | _change(figure["unit"], figure["value"], was)
     return found
 
 
-def _change(value: Any, was: Any) -> float | None:
-    if not isinstance(value, int | float) or not isinstance(was, int | float) or not was:
-        return None
-    return round(100 * (value - was) / was, 1)
+def _change(unit: str, value: Any, was: Any) -> dict[str, float]:
+    if not isinstance(value, int | float) or not isinstance(was, int | float):
+        return {}
+    if unit == "percent":
+        return {"change_points": round(value - was, 1)}
+    return {"change_percentage": round(100 * (value - was) / was, 1)} if was else {}
 
 
 def rows(payload: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -44,6 +50,7 @@ def rows(payload: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "value": figure["text"] if figure["value"] is None else figure["value"],
                 "previous": compared.get("previous"),
                 "change_percentage": compared.get("change_percentage"),
+                "change_points": compared.get("change_points"),
                 **{key: figure[key] for key in ("unit", "cases", "least_cases", "since", "until", "formula")},
             }
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256, shake_256
 from struct import Struct
+from typing import Any
 
 FORMAT = 1
 OPEN_FIELDS = ("created_at", "seq", "action", "object_type", "personal")  # never left out; the id is beside them
@@ -27,10 +28,10 @@ _ABSENT = bytes(32)
 _ID, _LEAF = Struct(">q"), Struct(f">I{LEAF_BYTES}s")
 _LARGEST_OFFSET = 2**32 - 1
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_quoted = json.encoder.encode_basestring  # type: ignore[attr-defined] # C's, where there is one
+_quoted = json.encoder.encode_basestring  # C's, where there is one
 
 # id, the open fields, the closed fields: texts as the database holds them ("" where there is none), except id, seq, personal
-Row = Sequence[object]
+Row = Sequence[Any]
 
 
 class Damage(StrEnum):
@@ -135,7 +136,7 @@ def entry_digest(row: Row, digests: Iterable[bytes]) -> bytes:
 
 def digest_of(row: Row, salt: bytes) -> bytes:
     """Give the digest of a whole entry under a seal's salt."""
-    return entry_digest(row, field_digests(row, salts_of(salt, int(str(row[0])))))
+    return entry_digest(row, field_digests(row, salts_of(salt, int(row[0]))))
 
 
 def range_digest(digests: Iterable[bytes]) -> str:
@@ -176,7 +177,7 @@ def check_range(seal: Seal, leaves: bytes, rows: Sequence[Row]) -> list[Finding]
     if sha256(leaves).hexdigest() != seal.leaves:
         words = f"The entries {seal.first_id} to {seal.last_id} are not those that were sealed; which differ can't be told."
         return [Finding(Damage.RANGE_ALTERED, seal.number, seal.first_id, seal.last_id, words)]
-    return list(_name(seal, read_leaves(leaves), {int(str(row[0])): row for row in rows}, digests))
+    return list(_name(seal, read_leaves(leaves), {int(row[0]): row for row in rows}, digests))
 
 
 def _name(seal: Seal, known: Mapping[int, bytes], rows: Mapping[int, Row], digests: Sequence[bytes]) -> Iterator[Finding]:

@@ -143,7 +143,7 @@ def is_signed(text: bytes, signature: str, public_key: str) -> bool:
         return False
     challenge = int.from_bytes(hashlib.sha512(given[:32] + key + text).digest(), "little") % ORDER
     left, right = times(scalar, BASE), add(commitment, times(challenge, public))
-    return (left[0] * right[2] - right[0] * left[2]) % P == 0 and (left[1] * right[2] - right[1] * left[2]) % P == 0
+    return not ((left[0] * right[2] - right[0] * left[2]) % P or (left[1] * right[2] - right[1] * left[2]) % P)
 
 
 # -- the export, line by line
@@ -159,7 +159,7 @@ class Report:
         self.first_seal = self.last_seal = self.last_id = 0
         self.heads: dict[int, str] = {}
         self.keys: list[str] = []
-        self.unsealed = 0
+        self.unsealed = self.anchored_to = 0
         self.anchored = self.key_known = False
 
     def add(self, damage: str, seal: int, words: str, first_id: int = 0, last_id: int = 0) -> None:
@@ -320,7 +320,8 @@ class Verifier:
             self._check_signature(seal, seal_text(seal))
         report.unsealed = end.get("unsealed", 0)
         report.key_known = bool(self.public_keys)
-        report.anchored = any(number in self.anchors for number in report.heads)
+        report.anchored_to = max([number for number in self.anchors if number in report.heads], default=0)
+        report.anchored = report.anchored_to > 0
         beyond = max([number for number in self.anchors if number > report.last_seal], default=0)
         if beyond and end.get("last_seal") == report.last_seal and end.get("to_the_end"):
             words = "The chain ends at seal %d, but seal %d was anchored: the end was cut off." % (report.last_seal, beyond)
@@ -382,7 +383,9 @@ def tell(report: Report, show: Any) -> None:
     show("%d signatures checked; keys: %s" % (report.signatures, ", ".join(report.keys) or "none"))
     if not report.key_known:
         show("The key was taken from this file: whoever made it could have used any. Compare it, or give --public-key.")
-    if not report.anchored:
+    if report.anchored:
+        show("The chain was compared with the anchor up to seal %d." % report.anchored_to)
+    else:
         show("No anchor was compared: that the end was cut off, or that everything was rebuilt, can't be excluded.")
     if report.unsealed:
         show("%d entries were not sealed yet when it was made, and are not in it." % report.unsealed)

@@ -1,5 +1,6 @@
 from workflow.admin import (
     agents,
+    approvals,
     configured,
     executors,
     incidents,
@@ -7,6 +8,7 @@ from workflow.admin import (
     novas,
     observed,
     providers,
+    queue,
     records,
     seals,
     stops,
@@ -15,6 +17,7 @@ from workflow.admin import (
 
 __all__ = [
     "agents",
+    "approvals",
     "configured",
     "executors",
     "incidents",
@@ -22,6 +25,7 @@ __all__ = [
     "novas",
     "observed",
     "providers",
+    "queue",
     "records",
     "seals",
     "stops",

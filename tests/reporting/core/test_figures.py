@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from reporting.core import histogram
 from reporting.core.buckets import aligned, cover
+from reporting.core.comparison import compare
 from reporting.core.metrics import Period, per_hour, share, trend
 from reporting.core.timeline import Moment, course
 
@@ -89,3 +90,22 @@ def test_a_paused_nova_is_paused_until_it_is_resumed() -> None:
 @pytest.mark.parametrize("milliseconds", [0, 10, 11, 60_000, 10**12])
 def test_every_duration_has_a_bucket(milliseconds: int) -> None:
     assert 0 <= histogram.bucket(milliseconds) <= histogram.HIGHEST
+
+
+def test_a_share_changes_by_points_and_a_number_by_percent() -> None:
+    def figure(value: float | None, unit: str, since: str | None = "x") -> dict[str, object]:
+        return {"value": value, "unit": unit, "since": since, "text": "x"}
+
+    now = {"s": {"share": figure(90.0, "percent"), "tasks": figure(30, "tasks"), "novas": figure(5, "Novas", None)}}
+    before = {"s": {"share": figure(80.0, "percent"), "tasks": figure(20, "tasks"), "novas": figure(9, "Novas", None)}}
+    found = compare(now, before)["s"]
+    assert [(row["previous"], row["change_percentage"], row["change_points"]) for row in found.values()] == [
+        (80.0, None, 10.0), (20, 50.0, None), (None, None, None),
+    ]  # fmt: skip
+
+
+@given(ago, ago)
+def test_no_period_ends_in_the_future(first: timedelta, second: timedelta) -> None:
+    period = aligned(Period(NOW - max(first, second), NOW - min(first, second)), NOW)
+    assert period.since <= period.until <= NOW
+    assert aligned(period, NOW) == period

@@ -53,7 +53,7 @@ class Command(BaseCommand):
             told = asdict(outcome) | {"keys": sorted(outcome.keys), "ok": not outcome.damages}
             console.print_json(self, told)
         else:
-            self._tell(outcome, archives=options["archives"])
+            self._tell(outcome, known, archives=options["archives"])
         if outcome.damages:
             raise CommandError(f"The journal does not match its seals: {outcome.damages} findings.")
 
@@ -70,7 +70,7 @@ class Command(BaseCommand):
             self.stderr.write(f"{outcome.seals:,} seals, {outcome.entries:,} entries", self.style.NOTICE)
         return True
 
-    def _tell(self, outcome: Outcome, *, archives: bool) -> None:
+    def _tell(self, outcome: Outcome, known: Mapping[int, Anchor], *, archives: bool) -> None:
         for finding in outcome.findings:
             self.stdout.write(f"{finding.damage.value}: {finding.words}")
         if outcome.damages > len(outcome.findings):
@@ -88,6 +88,7 @@ class Command(BaseCommand):
             self.stdout.write(f"{outcome.pruned:,} entries are in archives only, which were {what}.")
         if outcome.first_seal > 1:
             self.stdout.write(f"It began at seal {outcome.first_seal}; the one before was believed.")
-        self.stdout.write("The chain was compared with the anchor." if outcome.anchored else OPEN_QUESTION)
+        anchored = f"The chain was compared with the anchor, which ends at seal {max(known, default=0):,}."
+        self.stdout.write(anchored if known else OPEN_QUESTION)
         if not outcome.damages:
             self.stdout.write("Nothing is wrong with what was seen.", self.style.SUCCESS)
