@@ -15,7 +15,7 @@ import orjson
 from django.db import connection, transaction
 
 from reporting.core import tally as tallies
-from reporting.core.buckets import GRAINS, KEPT, MARGIN, QUARTER, cover, start_of
+from reporting.core.buckets import BEGINNING, EVER, GRAINS, KEPT, MARGIN, QUARTER, cover, start_of
 from reporting.core.metrics import Period
 from reporting.core.tally import JournalLine, Sums, Tally, add, tally
 from reporting.models import EnterpriseMetric, Membership, Rework, RollUp, RollUpCursor
@@ -63,6 +63,7 @@ class _Batch:
             if now - (start := start_of(datetime.fromtimestamp(quarter * _QUARTER, UTC), grain)) < KEPT[grain] + MARGIN
         }
         for (scope, quarter), sums in self.sums.items():
+            add(found[scope, EVER, BEGINNING], sums)
             for grain in GRAINS:
                 if start := starts.get((quarter, grain)):
                     add(found[scope, grain, start], sums)
@@ -192,11 +193,29 @@ def _teams(lines: Iterable[JournalLine]) -> dict[str, str]:
 def _take(batch: _Batch, line: JournalLine) -> None:
     if line.action in (tallies.NOVA_CREATED, tallies.NOVA_CHANGED):
         if "team" in (line.after or {}):
-            batch.teams[line.nova_id] = str((line.after or {})["team"] or "")
-            batch.moved.add(line.nova_id)
+            _change_team(batch, line, str((line.after or {})["team"] or ""))
         return
     if added := tally(line):
         batch.count(line.at, added)
+
+
+def _change_team(batch: _Batch, line: JournalLine, team: str) -> None:
+    """Let a Nova's open tasks go with it to another team."""
+    scope, former = f"nova:{line.nova_id}", batch.teams.get(line.nova_id, "")
+    batch.teams[line.nova_id] = team
+    batch.moved.add(line.nova_id)
+    if former == team or line.action == tallies.NOVA_CREATED:
+        return
+    held: Sums = {}
+    for sums in RollUp.objects.filter(key=key_of(scope, EVER, BEGINNING)).values_list("sums", flat=True):
+        add(held, sums)
+    for (whose, _), sums in batch.sums.items():
+        if whose == scope:
+            add(held, sums)
+    quarter = int(line.at.timestamp()) // _QUARTER
+    for whose, sign in ((former, -1), (team, 1)):
+        if whose:
+            add(batch.sums[f"team:{whose}", quarter], {name: sign * held.get(name, 0) for name in tallies.OPEN})
 
 
 def _find_reworks(batch: _Batch, lines: Sequence[JournalLine]) -> None:
@@ -271,3 +290,10 @@ def sums_of(scope: str, periods: Sequence[Period], *, now: datetime) -> dict[Per
             add(total, rows.get(key, {}))
         found[period] = total
     return found
+
+
+def levels(scope: str) -> dict[str, int]:
+    """Give how many tasks of a scope are pending, in progress and blocked where the cursor is; those of a team: its Novas'."""
+    row = RollUp.objects.filter(key=key_of(scope, EVER, BEGINNING)).first()
+    found = {status: row.sums.get(name, 0) if row else 0 for status, name in tallies.LEVELS.items()}
+    return {status: max(0, found[status]) for status in ("pending", "in_progress", "blocked")}

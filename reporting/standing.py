@@ -11,6 +11,7 @@ from typing import Any
 
 from django.db.models import BooleanField, Case, Count, Exists, F, OuterRef, Q, QuerySet, Sum, Value, When
 
+from reporting.roll_ups import levels
 from reporting.scope import Scope
 from safety.models import FleetFact, SafetyIncident, SafetyState
 from workflow import derived_status as derived
@@ -97,16 +98,18 @@ def _flag(condition: Q) -> Case:
 
 
 def open_tasks(scope: Scope, *, assigned_only: bool = False) -> Counter[str]:
-    """Count the tasks that are not completed, by status; a team's are its Novas' and what is open to the team alone.
+    """Count the tasks that are not completed, by status: a Nova's exactly, others' from the roll-ups, at any size of the table.
 
-    `assigned_only`: of a team only its Novas'.
+    A team's are its Novas' and, unless `assigned_only`, what is open to the team alone.
     """
-    rows: QuerySet[Task] = Task.objects.filter(status__in=("pending", "in_progress", "blocked"), personal=False)
-    if scope.nova_id:
-        rows = rows.filter(assignee=scope.nova_id)
-    elif scope.team:
-        own = Q(assignee__team=scope.team)
-        rows = rows.filter(own if assigned_only else own | Q(assignee=None, team=scope.team))
+    if not scope.nova_id:
+        found = Counter(levels(scope.key))
+        if scope.team and not assigned_only:
+            found["pending"] += Task.objects.filter(
+                status="pending", assignee=None, waiting_on=0, team=scope.team, personal=False
+            ).count()
+        return found
+    rows = Task.objects.filter(status__in=("pending", "in_progress", "blocked"), personal=False, assignee=scope.nova_id)
     return Counter(dict(rows.order_by().values_list("status").annotate(Count("pk"))))
 
 

@@ -10,6 +10,8 @@ from reporting.core.metrics import Period
 
 QUARTER, HOUR, DAY = 15, 60, 1440  # minutes
 GRAINS = (DAY, HOUR, QUARTER)
+EVER = 0  # the grain of the one row that holds everything; it starts at BEGINNING
+BEGINNING = datetime.fromtimestamp(0, UTC)
 KEPT = {QUARTER: timedelta(days=2), HOUR: timedelta(days=35), DAY: timedelta(days=36_500)}
 MARGIN = timedelta(hours=2)  # rows are kept this much longer than any reader asks for them
 

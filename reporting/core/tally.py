@@ -17,6 +17,7 @@ MOMENTUM = "momentum"
 # A change of how many tasks are pending, in progress, blocked or completed.
 PENDING, IN_PROGRESS, BLOCKED, COMPLETED = "d_pending", "d_in_progress", "d_blocked", "d_completed"
 LEVELS = {"pending": PENDING, "in_progress": IN_PROGRESS, "blocked": BLOCKED, "completed": COMPLETED}
+OPEN = (PENDING, IN_PROGRESS, BLOCKED)
 WORK, LEAD = "work", "lead"  # begin to end; creation to end: prefixes of histogram buckets
 
 
