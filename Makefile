@@ -14,7 +14,8 @@ ARGS ?=
 # Throw-away production settings for `manage.py check --deploy`.
 RANDOM_SECRET := $$($(BIN)/python -c "import secrets; print(secrets.token_urlsafe(64))")
 PRODUCTION := NOVAWF_PRODUCTION=1 NOVAWF_ALLOWED_HOSTS=nova.example.com NOVAWF_SECRET_KEY=$(RANDOM_SECRET) \
-  NOVAWF_OPERATOR_KEY=$(RANDOM_SECRET) NOVAWF_SECRETS_KEY=$(RANDOM_SECRET) DRAGONFLY_URL=rediss://:$(RANDOM_SECRET)@streams.example.com:6379/0
+  NOVAWF_OPERATOR_KEY=$(RANDOM_SECRET) NOVAWF_SECRETS_KEY=$(RANDOM_SECRET) NOVAWF_SEAL_KEY=$(RANDOM_SECRET) \
+  DRAGONFLY_URL=rediss://:$(RANDOM_SECRET)@streams.example.com:6379/0
 
 .PHONY: run test soak test-postgres lint types check bench clean
 .DEFAULT_GOAL := run

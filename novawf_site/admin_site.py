@@ -89,9 +89,20 @@ UNFOLD: dict[str, Any] = {
                 ],
             },
             {
+                "title": "Alerts",
+                "items": [
+                    _page("Alerts", "notifications_active", "reporting.alertevent"),
+                    _page("Rules", "rule", "reporting.alertrule"),
+                    _page("Channels", "campaign", "reporting.alertchannel"),
+                    _page("Deliveries", "outbox", "reporting.alertdelivery"),
+                ],
+            },
+            {
                 "title": "Record",
                 "items": [
                     _page("Journal", "menu_book", "safety.auditentry"),
+                    _page("Seals", "verified", "safety.auditseal"),
+                    _page("Verifications", "fact_check", "safety.verificationrun"),
                     _page("Usage of models", "data_usage", "workflow.novausage"),
                 ],
             },

@@ -52,6 +52,7 @@ def logging_by(level: str, form: str) -> dict[str, Any]:
             "django-q": {"level": "WARNING"},
             # addresses, and below that what is said to models, belong into no log
             **{name: {"level": "WARNING"} for name in ("httpx2", "httpcore2", "openai", "anthropic")},
+            "apprise": {"level": "CRITICAL"},  # its warnings name addresses, which hold tokens
             "mcp": {"level": "WARNING"},
         },
     }

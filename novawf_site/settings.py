@@ -60,6 +60,16 @@ SECRET_KEY = _secret("NOVAWF_SECRET_KEY", "secret_key")
 OPERATOR_KEY = _secret("NOVAWF_OPERATOR_KEY", "operator_key")
 # Under it secrets are encrypted that must be kept in the database. In production without one, none can be kept there.
 SECRETS_KEY = env.str("NOVAWF_SECRETS_KEY", default="") or ("" if PRODUCTION else _secret("NOVAWF_SECRETS_KEY", "secrets_key"))
+# The journal's seals are signed with a key made from this secret; it is never in the database. In production without one,
+# nothing is sealed.
+SEAL_KEY = env.str("NOVAWF_SEAL_KEY", default="") or ("" if PRODUCTION else _secret("NOVAWF_SEAL_KEY", "seal_key"))
+SEAL_PUBLIC_KEYS = env.list("NOVAWF_SEAL_PUBLIC_KEYS", default=[])  # of earlier keys, hex
+if wrong := [key for key in SEAL_PUBLIC_KEYS if not re.fullmatch(r"[0-9a-f]{64}", key)]:
+    raise ImproperlyConfigured(
+        f"NOVAWF_SEAL_PUBLIC_KEYS has {wrong[0]!r}; give keys of 64 hexadecimal digits, as `audit_verify` prints."
+    )
+SEALS_LOG = Path(env.str("NOVAWF_SEALS_LOG", default=str(VAR_DIR / "seals.jsonl"))).absolute()
+ARCHIVE_DIR = Path(env.str("NOVAWF_ARCHIVE_DIR", default=str(VAR_DIR / "archive"))).absolute()
 ALLOWED_HOSTS = env.list("NOVAWF_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("NOVAWF_CSRF_TRUSTED_ORIGINS", default=[])
 PORT = _integer("PORT", 8000, 1, 65535)
@@ -225,6 +235,7 @@ LOOP_SLOTS = _integer("NOVAWF_LOOP_SLOTS", 2, 1, 64)
 LOOP_SLICE = 12.0  # seconds a slice drives the engine before it returns
 WORK_SLOTS = 2
 WORK_SLICE = 60.0  # seconds a host accepts executions before it drains
+JOB_SECONDS = 5.0  # a scheduled job works so long, then queues what is left: probes wait for the same worker
 EXECUTION_TIMEOUT_LIMIT = 900  # seconds: the longest an execution may run
 ENGINE_BATCH = _integer("NOVAWF_ENGINE_BATCH", 128, 1, 1000)
 LEASE_SECONDS = 6.0
@@ -234,11 +245,30 @@ SLOT_SILENT_SECONDS = 4.0
 AGENT_LEASE_SECONDS = 60.0
 STOP_GRACE_SECONDS = 8.0
 
+# How long rows are kept, in days; 0: for ever. Journal entries go only where they are sealed, archived and read by all.
+RETENTION_DAYS: dict[str, int] = {
+    "journal": _integer("NOVAWF_RETENTION_JOURNAL_DAYS", 0, 0, 36_500),
+    "inbox": _integer("NOVAWF_RETENTION_INBOX_DAYS", 90, 0, 36_500),
+    "executions": _integer("NOVAWF_RETENTION_EXECUTIONS_DAYS", 180, 0, 36_500),
+    "queue": _integer("NOVAWF_RETENTION_QUEUE_DAYS", 30, 0, 36_500),
+    "verifications": _integer("NOVAWF_RETENTION_VERIFICATIONS_DAYS", 400, 0, 36_500),
+}
+JOURNAL_KEPT_AT_LEAST = 30  # days: what runs now may look back so far
+if 0 < RETENTION_DAYS["journal"] < JOURNAL_KEPT_AT_LEAST:
+    raise ImproperlyConfigured(
+        f"NOVAWF_RETENTION_JOURNAL_DAYS is below {JOURNAL_KEPT_AT_LEAST}; give 0 (for ever) or more days."
+    )
+
 # Requests a minute that our own doors let through; 0: no limit. Each key, and each person, has windows of its own.
 REQUESTS_PER_MINUTE = _integer("NOVAWF_REQUESTS_PER_MINUTE", 3_000, 0, 10_000_000)
 VITAL_REQUESTS_PER_MINUTE = _integer("NOVAWF_VITAL_REQUESTS_PER_MINUTE", 12_000, 0, 10_000_000)
 OPERATOR_REQUESTS_PER_MINUTE = _integer("NOVAWF_OPERATOR_REQUESTS_PER_MINUTE", 12_000, 0, 10_000_000)
 WRONG_KEYS_PER_MINUTE = _integer("NOVAWF_WRONG_KEYS_PER_MINUTE", 20, 1, 10_000)
+
+# Who may read /metrics: whoever has this token; without one, this machine only.
+METRICS_TOKEN = env.str("NOVAWF_METRICS_TOKEN", default="")
+# Alerts may be sent to private addresses and without TLS: for receivers inside one's own network.
+ALLOW_PRIVATE_WEBHOOKS = env.bool("NOVAWF_ALLOW_PRIVATE_WEBHOOKS", default=False)
 
 # What runs a task's executions, by name: `name=dotted.path.Class,...` adds to what is built in.
 EXECUTORS: dict[str, str] = {
@@ -295,6 +325,8 @@ Q_CLUSTER: dict[str, Any] = {
 # django-q2 learns from the environment, while it is imported, which cluster a process belongs to.
 if _COMMAND[:1] == ["workers"]:
     os.environ["Q_CLUSTER_NAME"] = f"{_COMMAND[-1]}@{HOST}"
+# Small jobs of upper floors, done every few seconds by one process, which finds them by these names.
+CHORES = ["reporting.jobs.keep_roll_ups", "reporting.jobs.keep_figures", "reporting.jobs.look_after_alerts"]
 SLICE_JOBS = {"loops": "workflow.jobs.run_loop_slice", "work": "workflow.jobs.run_work_slice"}
 
 # -- web
@@ -327,7 +359,7 @@ if PRODUCTION:
     SECURE_HSTS_SECONDS = 31_536_000
     SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]  # probes of the same machine speak plain HTTP
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]  # probes of the same machine speak plain HTTP
     if DEBUG:
         raise ImproperlyConfigured("NOVAWF_DEBUG and NOVAWF_PRODUCTION are both on; debug pages would show secrets.")
     if "*" in ALLOWED_HOSTS:

@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
-from reporting import health
+from reporting import health, prometheus, report_views
 from workflow.api import schema
 from workflow.api.views import Nothing
 
@@ -12,7 +12,11 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index"), name="home"),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
+    path("metrics", prometheus.metrics, name="metrics"),
     path("admin/", admin.site.urls),
+    path("reports/<str:report_id>/print", report_views.printed, name="report-print"),
+    path("reports/shared/<str:token>", report_views.shared, name="report-shared"),
+    path("api/v1/", include("reporting.api.urls")),
     path("api/v1/", include("workflow.api.urls")),
     path("api/docs/", schema.docs, name="api-docs"),
     re_path(r"^api/", Nothing.as_view()),

@@ -19,7 +19,7 @@ _SAFE_SQLITE = (3, 51, 3)
 
 
 def check_secrets(**_: Any) -> Sequence[CheckMessage]:
-    """Refuse short or well-known secrets in production (E001, E002); warn of the key that secrets are kept under (W004)."""
+    """Refuse short or well-known secrets in production (E001, E002); warn of the key that secrets are kept under (W005)."""
     found: list[CheckMessage] = []
     if not settings.PRODUCTION:
         return found
@@ -39,8 +39,24 @@ def check_secrets(**_: Any) -> Sequence[CheckMessage]:
     return found
 
 
+def check_seal_key(**_: Any) -> Sequence[CheckMessage]:
+    """In production, miss the key that signs the journal's seals (W004), and refuse a short or well-known one (E006)."""
+    key = str(settings.SEAL_KEY)
+    if not settings.PRODUCTION:
+        return []
+    hint = (
+        f"Set NOVAWF_SEAL_KEY (or NOVAWF_SEAL_KEY_FILE) to at least {_SHORTEST_SECRET} random characters, the same on every "
+        "machine, and keep a copy of it."
+    )
+    if not key:
+        return [Warning("The journal is not sealed: there is no key to sign with.", hint=hint, id="novawf.W004")]
+    if _is_weak(key):
+        return [Error("SEAL_KEY is too short or well known: others could sign in its place.", hint=hint, id="novawf.E006")]
+    return []
+
+
 def _problem_of_secrets_key() -> CheckMessage | None:
-    """Warn of a NOVAWF_SECRETS_KEY that is missing, weak, or the same as another secret (W004)."""
+    """Warn of a NOVAWF_SECRETS_KEY that is missing, weak, or the same as another secret (W005)."""
     value = str(settings.SECRETS_KEY)
     if not value:
         problem = "SECRETS_KEY is not set, so no provider's key and no endpoint's secret can be kept in the database."
@@ -52,7 +68,7 @@ def _problem_of_secrets_key() -> CheckMessage | None:
         return None
     hint = f"Set NOVAWF_SECRETS_KEY (or NOVAWF_SECRETS_KEY_FILE) to at least {_SHORTEST_SECRET} random characters of its own"
     return Warning(
-        problem, hint=f"{hint}, and keep it with the backups: without it nothing can be decrypted.", id="novawf.W004"
+        problem, hint=f"{hint}, and keep it with the backups: without it nothing can be decrypted.", id="novawf.W005"
     )
 
 
@@ -116,5 +132,6 @@ def check_database(**_: Any) -> Sequence[CheckMessage]:
 def register_all() -> None:
     """Make the checks known to Django."""
     register(check_secrets, Tags.security)
+    register(check_seal_key, Tags.security)
     register(check_stream_address, Tags.security)
     register(check_database, Tags.compatibility)  # a database check would run only when asked for

@@ -5,6 +5,7 @@ never meet. Nothing here knows the port of a real server: a test that asks for n
 """
 
 import ctypes
+import importlib
 import os
 import secrets
 import shutil
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,22 @@ def web_server(_web_server: WebServer, transactional_db: None, stream_url: str) 
     if not _web_server.running:
         _web_server.start()
     return _web_server
+
+
+@pytest.fixture
+def tamper(db: None) -> Callable[..., None]:
+    """Do to the journal what only somebody who owns the database can: SQL with the triggers away."""
+
+    def execute(sql: str, *parameters: Any) -> None:
+        triggers: Any = importlib.import_module("safety.triggers")
+        with transaction.atomic(), connection.cursor() as cursor:
+            triggers.remove()
+            cursor.execute(sql, parameters)
+            if connection.vendor == "postgresql":
+                cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            triggers.install()
+
+    return execute
 
 
 @pytest.fixture

@@ -19,12 +19,14 @@ from safety import audit
 from safety.api_keys import create_key
 from safety.models import (
     AuditEntry,
+    AuditSeal,
     CandidateVerdict,
     HookEvent,
     HookSession,
     ProviderAccount,
     SafetyIncident,
     SafetyPolicy,
+    VerificationRun,
 )
 from tests import factories
 from workflow import approvals, halts
@@ -90,6 +92,31 @@ def everything(now: datetime) -> dict[str, Any]:
         "safety.safetyincident": incident,
         "safety.provideraccount": ProviderAccount.objects.create(slug="claude", breaker="open", breaker_reason=text),
         "safety.auditentry": AuditEntry.objects.get(id=audit_ids[0]),
+        "safety.auditseal": AuditSeal.objects.create(
+            number=1,
+            first_id=1,
+            last_id=1,
+            count=1,
+            digest="0",
+            leaves=b"",
+            previous="0",
+            head=text,
+            salt="0",
+            sealed_at=now,
+            key_id="0",
+            public_key="0",
+            signature="0",
+        ),
+        "safety.verificationrun": VerificationRun.objects.create(
+            scope="full",
+            requested_at=now,
+            requested_by="x",
+            reason=text,
+            started_at=now,
+            finished_at=now,
+            damages=1,
+            findings=[{"damage": "edited", "seal": 1, "first_id": 1, "last_id": 1, "words": text}],
+        ),
         "safety.apikey": create_key("torch", name=text, now=now)[1],
         "safety.hookevent": HookEvent.objects.create(
             nova_id="torch", event="Stop", received_at=now, payload={"a": text}, reply={"a": text}, problem=text
@@ -218,6 +245,8 @@ class TestPages:
 
 
 WINDOWS = {
+    "safety.auditseal",
+    "safety.verificationrun",
     "workflow.approval",
     "django_q.ormq",
     "django_q.schedule",

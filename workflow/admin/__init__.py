@@ -10,6 +10,7 @@ from workflow.admin import (
     providers,
     queue,
     records,
+    seals,
     stops,
     tasks,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "providers",
     "queue",
     "records",
+    "seals",
     "stops",
     "tasks",
 ]

@@ -121,7 +121,8 @@ def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | N
         answer, code, detail = 400, "invalid", "The request was refused; nothing was changed. See errors."
         errors = list(field_errors(exceptions.ValidationError(_django_detail(exc)).detail))
     else:
-        found = next((known for kind, known in STATUSES.items() if isinstance(exc, kind)), None)
+        known_to_itself = getattr(exc, "answer", None)  # a failure of an upper floor: its status and code
+        found = known_to_itself or next((known for kind, known in STATUSES.items() if isinstance(exc, kind)), None)
         if found is None:
             return None
         (answer, code), detail = found, str(exc)

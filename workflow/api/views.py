@@ -38,7 +38,7 @@ from workflow.task_tracker import TaskNotFound
 
 _LISTS = (
     "novas", "personalities", "policies", "objectives", "provider-accounts", "tasks", "halts", "incidents", "executions",
-    "journal", "insights", "celebrations", "approvals", "keys",
+    "journal", "journal-seals", "journal-verifications", "insights", "celebrations", "approvals", "keys",
 )  # fmt: skip
 
 
