@@ -79,7 +79,16 @@ HOST = re.sub(r"[^a-z0-9-]+", "-", env.str("NOVAWF_HOST", default=socket.gethost
 _COMMAND = sys.argv[1:3] if Path(sys.argv[0]).name == "manage.py" else []
 # Keeper and workers show no pages: without the admin's classes each of their processes is 20 MB smaller.
 _SHOWS_PAGES = _COMMAND[:1] not in (["up"], ["workers"])
+# Workers need not know how people come in; the keeper makes the tables for it.
+_KNOWS_PEOPLE = _COMMAND[:1] != ["workers"]
 
+_SIGN_IN = (
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
+)
 INSTALLED_APPS = [
     "unfold",
     "unfold.contrib.filters",
@@ -89,6 +98,8 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    *(_SIGN_IN if _KNOWS_PEOPLE else ()),
+    "django_htmx",
     "channels",
     "django_q",
     "rest_framework",
@@ -106,7 +117,10 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "novawf_site.content_policy.content_policy",
+    "django_htmx.middleware.HtmxMiddleware",
     "novawf_site.request_actor.request_actor",
+    *(("allauth.account.middleware.AccountMiddleware", "novawf_site.second_factor.second_factor") if _KNOWS_PEOPLE else ()),
     "django_structlog.middlewares.RequestMiddleware",
 ]
 DJANGO_STRUCTLOG_TRUST_UPSTREAM_REQUEST_ID = True  # request_actor has made the header ours by then
@@ -122,6 +136,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "reporting.shell.shell",
             ]
         },
     }
@@ -215,7 +230,7 @@ CHANNEL_LAYERS = {
 }
 CACHES = {
     "default": {
-        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "BACKEND": "safety.shared_cache.SharedCache",
         "LOCATION": DRAGONFLY_URL,
         "KEY_PREFIX": "nova:cache",
         "OPTIONS": {
@@ -349,7 +364,9 @@ USE_TZ = True
 TIME_ZONE = env.str("NOVAWF_TIME_ZONE", default="UTC")
 LANGUAGE_CODE = "en"
 FORMAT_MODULE_PATH = "novawf_site.formats"
-LOGIN_URL = "admin:login"
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "account_login"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SECURE_CONTENT_TYPE_NOSNIFF = True
@@ -368,6 +385,81 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
 ]
+
+# -- how people come in (docs/security.md, "People")
+
+AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
+if _KNOWS_PEOPLE:
+    AUTHENTICATION_BACKENDS.append("allauth.account.auth_backends.AuthenticationBackend")
+ACCOUNT_ADAPTER = "novawf_site.sign_in.AccountAdapter"
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*", "password2*"]  # nobody signs up: the adapter says so
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_EMAIL_NOTIFICATIONS = False
+ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_PRESERVE_USERNAME_CASING = True
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 600  # seconds after which changing the second factor asks for the password again
+ACCOUNT_RATE_LIMITS = {"login": "60/m/ip", "login_failed": "10/m/ip,5/5m/key", "reauthenticate": "10/m/user"}
+ALLAUTH_TRUSTED_PROXY_COUNT = 0  # uvicorn has put the client's address in place (FORWARDED_ALLOW_IPS)
+MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
+MFA_ADAPTER = "novawf_site.sign_in.SecondFactorAdapter"
+MFA_TOTP_ISSUER = "NOVAWF"
+MFA_RECOVERY_CODES_SHOW_ONCE = False
+SOCIALACCOUNT_ADAPTER = "novawf_site.sign_in.OidcAdapter"
+SOCIALACCOUNT_AUTO_SIGNUP = True
+SOCIALACCOUNT_LOGIN_ON_GET = False
+SOCIALACCOUNT_STORE_TOKENS = False
+REQUIRE_MFA = env.bool("NOVAWF_REQUIRE_MFA", default=False)
+OIDC_SERVER = env.str("NOVAWF_OIDC_SERVER", default="")
+OIDC_ROLE_CLAIM = env.str("NOVAWF_OIDC_ROLE_CLAIM", default="groups")
+OIDC_DEFAULT_ROLE = env.str("NOVAWF_OIDC_DEFAULT_ROLE", default="viewer")
+# What the claim says -> our role; the strongest that fits counts.
+OIDC_ROLES: dict[str, list[str]] = {
+    "viewer": env.list("NOVAWF_OIDC_ROLE_VIEWER", default=[]),
+    "auditor": env.list("NOVAWF_OIDC_ROLE_AUDITOR", default=[]),
+    "operator": env.list("NOVAWF_OIDC_ROLE_OPERATOR", default=[]),
+    "safety officer": env.list("NOVAWF_OIDC_ROLE_SAFETY_OFFICER", default=[]),
+    "admin": env.list("NOVAWF_OIDC_ROLE_ADMIN", default=[]),
+}
+SOCIALACCOUNT_PROVIDERS: dict[str, Any] = {}
+if OIDC_SERVER:
+    _client = env.str("NOVAWF_OIDC_CLIENT_ID", default=""), env.str("NOVAWF_OIDC_CLIENT_SECRET", default="")
+    if not all(_client):
+        raise ImproperlyConfigured("NOVAWF_OIDC_SERVER is set; give NOVAWF_OIDC_CLIENT_ID and NOVAWF_OIDC_CLIENT_SECRET too.")
+    if PRODUCTION and not OIDC_SERVER.startswith("https://"):
+        raise ImproperlyConfigured("NOVAWF_OIDC_SERVER must begin with https:// in production.")
+    if OIDC_DEFAULT_ROLE not in ("", *OIDC_ROLES):
+        raise ImproperlyConfigured(f"NOVAWF_OIDC_DEFAULT_ROLE is {OIDC_DEFAULT_ROLE!r}; give a role, or nothing to refuse.")
+    SOCIALACCOUNT_PROVIDERS["openid_connect"] = {
+        "OAUTH_PKCE_ENABLED": True,
+        "APPS": [
+            {
+                "provider_id": "oidc",
+                "name": env.str("NOVAWF_OIDC_NAME", default="single sign-on"),
+                "client_id": _client[0],
+                "secret": _client[1],
+                "settings": {"server_url": OIDC_SERVER},
+            }
+        ],
+    }
+
+# -- what browsers may load: nothing from elsewhere, nothing written into a page
+
+_STRICT: dict[str, list[str]] = {
+    "default-src": ["'none'"],
+    "script-src": ["'self'"],
+    "style-src": ["'self'"],
+    "img-src": ["'self'", "data:"],
+    "font-src": ["'self'"],
+    "connect-src": ["'self'"],
+    # browsers also look at where a form's answer leads on to: the provider of single sign-on
+    "form-action": ["'self'", *([f"{urlsplit(OIDC_SERVER).scheme}://{urlsplit(OIDC_SERVER).netloc}"] if OIDC_SERVER else [])],
+    "base-uri": ["'none'"],
+    "frame-ancestors": ["'none'"],
+}
+CONTENT_SECURITY_POLICY = {"DIRECTIVES": _STRICT}
+# The admin's theme evaluates expressions and sets styles. These two, and under its addresses only.
+ADMIN_POLICY = {"script-src": ["'self'", "'unsafe-eval'"], "style-src": ["'self'", "'unsafe-inline'"]}
 
 # -- logs
 

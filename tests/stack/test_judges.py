@@ -16,7 +16,7 @@ from safety.core.stress import stress_score
 from tests.processes.stack import wait_until
 from tests.stack.outside import Outside
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
 
 PAUSED = "safety_pause"
 JUDGED = ("judged-burst", "judged-load", "judged-hook", "judged-flood")

@@ -14,7 +14,7 @@ from tests.processes.stack import wait_until
 from tests.stack.outside import ALERTS, Outside
 from workflow.seeding import FLEET
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
 
 NUMBER = 60
 

@@ -176,6 +176,12 @@ def method_not_allowed(request: HttpRequest, *allowed: str) -> HttpResponse:
     return HttpResponse(body, status=405, headers={"Allow": ", ".join(allowed)}, content_type=CONTENT_TYPE)
 
 
+def second_factor_missing(request: HttpRequest, setup: str) -> HttpResponse | None:
+    """Answer 403 to staff whose session has no second factor where one is demanded."""
+    detail = f"Staff need a second factor here. Set one up at {setup}. Nothing was done."
+    return _outside_views(request, 403, "second_factor_missing", detail)
+
+
 def _outside_views(request: HttpRequest, answer: int, code: str, detail: str) -> HttpResponse | None:
     if not request.path.startswith("/api/"):
         return None
