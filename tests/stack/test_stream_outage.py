@@ -15,7 +15,7 @@ from tests.stack.outside import Outside
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
 
 PROMISED = 2.0  # seconds
-SLACK = 2.0  # of a machine that other tests share
+SLACK = 3.0  # of a machine that other tests share
 
 
 def everybody(outside: Outside) -> list[tuple[str, str]]:
