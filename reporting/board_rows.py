@@ -129,9 +129,9 @@ def table_page(
     status: str = "",
     after: Place | None = None,
     oldest_first: bool = False,
-    rows: int = TABLE_ROWS,
 ) -> TablePage:
     """Give a page of all tasks, or of those with a status, the newest or the oldest first."""
+    rows = TABLE_ROWS
     keys, edge = _table_keys(filters, status, after, oldest_first, rows)
     cards = _cards([key for _, key in keys[:rows]])
     cards.sort(key=lambda card: (card.task.created_at, card.task.pk), reverse=not oldest_first)

@@ -17,7 +17,7 @@ from reporting.pages.confirm import Outcome, Question, confirm
 from safety import incident_services
 from safety.admin import may_read_texts
 from safety.models import SafetyIncident
-from workflow import approvals, halts
+from workflow import approvals
 from workflow.models import Approval
 
 
@@ -32,7 +32,6 @@ def waiting_lists(request: HttpRequest, now: datetime) -> Mapping[str, Any]:
     """Give all that waits, as far as the reader may see it."""
     may = request.user.has_perm  # type: ignore[union-attr]
     approvals.settle(now=now)  # whoever looks sees what is true now, whether or not a loop runs
-    halts.settle(now=now)
     owners, more = waiting_rows.owners() if may("workflow.view_task") else ([], False)
     orders = waiting_rows.orders().annotate(
         total=Count("confirmations"), confirmed=Count("confirmations", filter=Q(confirmations__status="confirmed"))

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page: its name, its address, and whether it is seen logged in."""
+    """A page: its name, its address (`{task}`: a task's id), and whether it is seen logged in."""
 
     name: str
     path: str
     logged_in: bool = True
+
+    def at(self, task_id: str) -> str:
+        return self.path.format(task=task_id)
 
 
 PAGES = (
@@ -17,6 +20,12 @@ PAGES = (
     Page("fleet", "/"),
     Page("nova", "/novas/torch/"),
     Page("pause", "/novas/torch/pause/"),
+    Page("board", "/board/?view=columns"),
+    Page("board-table", "/board/?view=table"),
+    Page("task", "/tasks/{task}/"),
+    Page("task-edit", "/tasks/{task}/edit/"),
+    Page("new-task", "/tasks/new/?nova=torch"),
+    Page("waiting", "/waiting/"),
     Page("stop-all", "/stop-all/"),
     Page("second-factor", "/accounts/2fa/"),
 )

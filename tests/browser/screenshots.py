@@ -10,7 +10,6 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 from playwright.sync_api import sync_playwright
 
@@ -45,7 +44,7 @@ def main() -> None:
 def _photograph(folder: Path, ours: dict[str, str]) -> None:
     url = f"http://127.0.0.1:{ours['PORT']}"
     _wait_until_ready(url)
-    _tell_a_story(ours)
+    task_id = _tell_a_story(ours)
     password = json.loads((folder / "run.json").read_text())["admin_password"]
     TARGET.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
@@ -55,12 +54,12 @@ def _photograph(folder: Path, ours: dict[str, str]) -> None:
                 context = browser.new_context(base_url=url, color_scheme=theme, viewport={"width": width, "height": height})
                 page = context.new_page()
                 for one in sorted(PAGES, key=lambda one: one.logged_in):
-                    page.goto(one.path)
+                    page.goto(one.at(task_id))
                     if one.logged_in and page.locator("#id_login").count():
                         page.fill("#id_login", "admin")
                         page.fill("#id_password", password)
                         page.press("#id_password", "Enter")
-                        page.wait_for_url(f"{url}{one.path}")
+                        page.wait_for_url(f"{url}{one.at(task_id)}")
                     page.wait_for_timeout(500)
                     page.screenshot(path=TARGET / f"{one.name}-{theme}-{width}.png")
                 context.close()
@@ -80,16 +79,21 @@ def _wait_until_ready(url: str) -> None:
     raise SystemExit("The demonstration did not become ready.")
 
 
-def _tell_a_story(ours: dict[str, str]) -> None:
-    """Give the fleet a history, and something that wants a person."""
-    manage: Any = lambda *words: subprocess.run(  # noqa: E731
-        [sys.executable, "manage.py", *words], cwd=ROOT, env=ours, stdout=subprocess.DEVNULL, check=True
-    )
+def _tell_a_story(ours: dict[str, str]) -> str:
+    """Give the fleet a history, and something that wants a person; give the id of a task to look at."""
+
+    def manage(*words: str) -> bytes:
+        command = [sys.executable, "manage.py", *words]
+        return subprocess.run(command, cwd=ROOT, env=ours, stdout=subprocess.PIPE, check=True).stdout
+
     manage("seed_demo")
     manage("task", "create", "Write the release notes", "--assignee", "echo", "--executor", "agent", "--priority", "high")
     manage("task", "create", "Look at the streams", "--executor", "builtin", "--action", "analyze_streams")
     manage("nova", "pause", "vaeris", "--reason", "Waits for the new guard rules.")
     manage("nova", "halt", "synergy", "--reason", "It wrote to the wrong repository.")
+    blocked = json.loads(manage("task", "list", "--status", "blocked", "--json"))
+    done = json.loads(manage("task", "list", "--status", "completed", "--json"))
+    return str((blocked or done)[0]["task_id"])
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ from axe_playwright_python.sync_playwright import Axe
 from django.contrib.auth.models import User
 from django.utils import timezone
 
+from tests import factories
 from tests.browser.pages import PAGES, SIZES, THEMES
-from workflow import services
+from workflow import approvals, services
 from workflow.models import NovaState
 
 # one server and one browser for all; a busy machine takes its time over axe
@@ -45,10 +46,15 @@ def test_a_person_logs_in_pauses_a_nova_and_resumes_it(visit: Any, admin: User) 
 @pytest.mark.parametrize("theme", THEMES)
 def test_every_page_is_accessible_and_breaks_no_rule_of_the_policy(visit: Any, admin: User, theme: str, size: Any) -> None:
     found: dict[str, Any] = {}
+    words = {"description": "What lags, and why?", "metadata": {"repository": "docs"}, "now": timezone.now()}
+    task = factories.make_task("Look at the streams", assignee="torch", status="blocked", **words)
+    factories.make_task("Write the notes", assignee="echo", status="in_progress", priority="high", progress=30, **words)
+    factories.make_task("Count the beans", assignee="helix", status="completed", results="There are 12.", **words)
+    approvals.request_approval("torch", "deploy", {"branch": "main"}, reason="It is ready.", now=timezone.now())
     known, stranger = visit(admin, theme=theme, size=size), visit(theme=theme, size=size)
     for one in PAGES:
         window = known if one.logged_in else stranger
-        window.page.goto(one.path)
+        window.page.goto(one.at(task.pk))
         if one.logged_in and window.page.locator("[data-topic]").count():
             window.wait_for_link("live")
         results = window.page.there(lambda page: Axe().run(page)).response["violations"]
