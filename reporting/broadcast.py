@@ -72,7 +72,7 @@ class Broadcast:
                 self._versions.pop(topic, None)
         self._wanted = +self._wanted
         if not self._listeners and self._passing is not None:
-            passing, self._passing = self._passing, None
+            passing, self._passing, self._position = self._passing, None, -1
             passing.cancel()
             await asyncio.gather(passing, return_exceptions=True)
 
@@ -106,10 +106,12 @@ class Broadcast:
                 self._tell(news, position)
                 await asyncio.sleep(SIGNAL_SECONDS)
         finally:
-            self._position = -1
+            failed = self._passing is asyncio.current_task()  # else it was ended, and whoever came since has another
+            if failed:
+                self._position = -1
             ready.set()  # whoever waits for a beginning that failed is hung up on below
             await feed.close()
-            if self._listeners:  # it never ends by itself: they come back, and it begins anew
+            if failed:  # it never ends by itself: they come back, and it begins anew
                 _log.error("the journal is no longer followed for pages; their sockets are closed")
                 self._passing = None
                 for listener in list(self._listeners):

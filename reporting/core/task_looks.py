@@ -13,7 +13,7 @@ PRIORITIES: Mapping[str, Look] = {
 STATUSES: Mapping[str, Look] = {
     "pending": Look("pending", "Pending", "info", "clock"),
     "in_progress": Look("in_progress", "In progress", "good", "play"),
-    "blocked": Look("blocked", "Blocked", "bad", "hand"),
+    "blocked": Look("blocked", "Blocked", "bad", "alert"),
     "completed": Look("completed", "Completed", "good", "check"),
 }
 CANCELLED = Look("cancelled", "Cancelled", "calm", "stop")

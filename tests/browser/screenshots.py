@@ -89,6 +89,8 @@ def _tell_a_story(ours: dict[str, str]) -> str:
     manage("seed_demo")
     manage("task", "create", "Write the release notes", "--assignee", "echo", "--executor", "agent", "--priority", "high")
     manage("task", "create", "Look at the streams", "--executor", "builtin", "--action", "analyze_streams")
+    manage("task", "create", "Draft the letter to our customers", "--assignee", "torch", "--priority", "critical")
+    manage("task", "create", "Compare the two suppliers", "--executor", "agent", "--assignee", "helix")
     manage("nova", "pause", "vaeris", "--reason", "Waits for the new guard rules.")
     manage("nova", "halt", "synergy", "--reason", "It wrote to the wrong repository.")
     blocked = json.loads(manage("task", "list", "--status", "blocked", "--json"))

@@ -1,5 +1,6 @@
 """The pages' socket: who is let in, what it says, and that it stays open."""
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
+from reporting.broadcast import Broadcast
 from reporting.core.topics import RIGHTS, is_topic, topics_of
 from tests import factories
 from tests.web_server import WebServer
@@ -148,6 +150,36 @@ def test_news_come_while_the_stream_server_is_away(web_server: WebServer, stream
             assert signals(line, 1)[0]["kind"] == "fleet"
         finally:
             stream_server.start()
+
+
+class Ear:
+    """A listener that remembers."""
+
+    topics = frozenset({"fleet"})
+
+    def __init__(self) -> None:
+        self.hung_up = False
+
+    def changed(self, topic: str, version: int) -> None: ...
+
+    def look_again(self) -> None: ...
+
+    def hang_up(self) -> None:
+        self.hung_up = True
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_whoever_comes_just_when_the_last_one_leaves_is_told() -> None:
+    news, first, second = Broadcast(), Ear(), Ear()
+    await news.join(first)
+    leaving = asyncio.create_task(news.leave(first))
+    await asyncio.sleep(0)  # it has begun, and waits for what it stopped
+    await news.join(second)
+    await leaving
+    assert not second.hung_up
+    assert news.position >= 0
+    await news.leave(second)
+    assert news.position == -1
 
 
 ENTRIES = st.fixed_dictionaries(

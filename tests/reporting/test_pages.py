@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from novawf_site.sign_in import SecondFactorAdapter, give_role, role_of
+from reporting import fragments
 from reporting.fleet_rows import counts_by_status, statuses
 from safety.models import AuditEntry, FleetFact, ProviderAccount
 from safety.shared_cache import SharedCache
@@ -199,7 +200,10 @@ class TestFleetPage:
 
 
 class TestFragments:
-    def test_say_304_until_their_topic_or_the_rights_change(self, admin_client: Client, fleet: list[str]) -> None:
+    def test_say_304_until_their_topic_or_the_rights_change(
+        self, admin_client: Client, fleet: list[str], monkeypatch: Any
+    ) -> None:
+        monkeypatch.setattr(fragments, "FRESH_SECONDS", 10**10)  # however slow the machine
         viewer, other = person("viewer"), Client()
         user = User.objects.create(username="second")
         user.groups.add(Group.objects.get(name="viewer"))
