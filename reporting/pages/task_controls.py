@@ -82,8 +82,8 @@ def control_task(request: HttpRequest, task_id: str, verb: str) -> HttpResponse:
 
     look = look_of(task.status, task.outcome)
     facts = [("Task", task.title), ("Now", f"{look.word}, {PRIORITIES[task.priority].word.lower()}")]
-    question = Question(f"{_TITLES[verb]}: {task_id}", _TITLES[verb] if verb != "cancel" else "Cancel task", _EFFECTS[verb],
-                        back, facts, danger=verb == "cancel")  # fmt: skip
+    button = {"cancel": "Cancel task", "edit": "Save"}.get(verb, _TITLES[verb])
+    question = Question(f"{_TITLES[verb]}: {task_id}", button, _EFFECTS[verb], back, facts, danger=verb == "cancel")
     return confirm_with(request, question, _form(request, verb, task), act)
 
 
