@@ -110,6 +110,11 @@ class RollUpKeeper:
         return until - cursor.position
 
 
+def lowest_unread() -> int:
+    """Give the first journal entry that is not summed up yet: from there on nothing may be pruned."""
+    return (RollUpCursor.objects.filter(id=1).values_list("position", flat=True).first() or 0) + 1
+
+
 def rebuild(*, now: datetime, settled: Settled) -> int:
     """Make all roll-ups anew from the journal; give how many ids were read.
 
