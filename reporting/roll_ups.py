@@ -65,8 +65,8 @@ class _Batch:
         for (scope, quarter), sums in self.sums.items():
             add(found[scope, EVER, BEGINNING], sums)
             for grain in GRAINS:
-                if start := starts.get((quarter, grain)):
-                    add(found[scope, grain, start], sums)
+                if kept := starts.get((quarter, grain)):
+                    add(found[scope, grain, kept], sums)
         return found
 
 
@@ -174,7 +174,8 @@ def _read(position: int, until: int) -> list[JournalLine]:
             [position, until, bulk.members(tallies.READ)],
         )
         return [
-            JournalLine(row[0], bulk.instant(row[1]), *row[2:6], _parsed(row[6]), _parsed(row[7])) for row in cursor.fetchall()
+            JournalLine(number, bulk.instant(at), nova_id, action, object_id, actor, _parsed(before), _parsed(after))
+            for number, at, nova_id, action, object_id, actor, before, after in cursor.fetchall()
         ]
 
 
@@ -302,3 +303,9 @@ def levels(scope: str) -> dict[str, int]:
     row = RollUp.objects.filter(key=key_of(scope, EVER, BEGINNING)).first()
     found = {status: row.sums.get(name, 0) if row else 0 for status, name in tallies.LEVELS.items()}
     return {status: max(0, found[status]) for status in ("pending", "in_progress", "blocked")}
+
+
+def lowest_unread() -> int | None:
+    """Give the lowest id of the journal that may not be in the roll-ups yet, so that nobody prunes it; None: none are kept."""
+    position = RollUpCursor.objects.filter(id=1).values_list("position", flat=True).first()
+    return None if position is None else position + 1
