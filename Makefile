@@ -15,7 +15,7 @@ ARGS ?=
 
 # Where the soak tests are: a stack whose processes are killed, and one that strangers meet.
 SOAK_OF_KILLS := tests/processes/test_soak.py
-SOAK_OF_STRANGERS := tests/stack tests/workflow/test_schema.py
+SOAK_OF_STRANGERS := tests/stack tests/workflow/test_schema.py tests/reporting/test_live.py
 
 # Hundreds of processes are started by the tests: each would compile the product anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -23,16 +23,17 @@ unexport PYTHONDONTWRITEBYTECODE
 # Throw-away production settings for `manage.py check --deploy`.
 RANDOM_SECRET := $$($(BIN)/python -c "import secrets; print(secrets.token_urlsafe(64))")
 PRODUCTION := NOVAWF_PRODUCTION=1 NOVAWF_ALLOWED_HOSTS=nova.example.com NOVAWF_SECRET_KEY=$(RANDOM_SECRET) \
-  NOVAWF_OPERATOR_KEY=$(RANDOM_SECRET) DRAGONFLY_URL=rediss://:$(RANDOM_SECRET)@streams.example.com:6379/0
+  NOVAWF_OPERATOR_KEY=$(RANDOM_SECRET) NOVAWF_SECRETS_KEY=$(RANDOM_SECRET) NOVAWF_SEAL_KEY=$(RANDOM_SECRET) \
+  DRAGONFLY_URL=rediss://:$(RANDOM_SECRET)@streams.example.com:6379/0
 
-.PHONY: run test soak test-postgres lint types check bench clean
+.PHONY: run test soak test-postgres lint types check bench screenshots clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.installed
 	@exec $(BIN)/python manage.py up
 
 test: $(VENV)/.installed-dev
-	$(PYTEST) -n $(WORKERS) -m "not soak" $(PYTEST_FLAGS)
+	$(PYTEST) -n $(WORKERS) --dist loadgroup -m "not soak" $(PYTEST_FLAGS)
 
 # Two stacks side by side, since each waits most of the time; within each the tests stand in order.
 SOAK := $(PYTEST) -m soak -p no:xdist -p no:randomly $(PYTEST_FLAGS)
@@ -47,7 +48,7 @@ ON_ANY_DATABASE := $(addprefix --ignore=tests/, browser stack test_deploy.py tes
   workflow/test_error_answers.py workflow/test_hook_commands.py workflow/test_privileges.py workflow/test_roles.py \
   workflow/test_schema.py)
 test-postgres: $(VENV)/.installed-dev
-	.ci/with-postgres $(PYTEST) -n $(WORKERS) -m "not soak" --ignore-glob="tests/*/core" $(ON_ANY_DATABASE) $(PYTEST_FLAGS)
+	.ci/with-postgres $(PYTEST) -n $(WORKERS) --dist loadgroup -m "not soak" --ignore-glob="tests/*/core" $(ON_ANY_DATABASE) $(PYTEST_FLAGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -63,6 +64,10 @@ check: lint types
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m bench $(ARGS)
+
+# Pictures of all pages, of a demonstration fleet, into docs/screenshots/; needs Chromium.
+screenshots: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.browser.screenshots
 
 # The virtual environment and caches; never var/, where the data are.
 clean:

@@ -23,14 +23,22 @@ class Door:
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Ask, and give the answer; empty for one without content."""
+        text = self._ask("POST", f"/api/v1/{path}", json.dumps(body))
+        return json.loads(text) if text else {}
+
+    def get(self, path: str) -> bytes:
+        """Ask for what is at an address of the whole site."""
+        return self._ask("GET", path, None)
+
+    def _ask(self, method: str, path: str, body: str | None) -> bytes:
         begun = time.perf_counter()
-        self._web.request("POST", f"/api/v1/{path}", json.dumps(body), self._headers)
+        self._web.request(method, path, body, self._headers)
         response = self._web.getresponse()
         text = response.read()
         self.seconds.append(time.perf_counter() - begun)
         if response.status >= http.HTTPStatus.BAD_REQUEST:
             raise RuntimeError(f"{path} was answered with {response.status}: {text[:500]!r}")
-        return json.loads(text) if text else {}
+        return text
 
     def close(self) -> None:
         self._web.close()

@@ -14,6 +14,8 @@ from typing import Any
 
 import django
 
+from bench import filler
+
 STARTING_FLEET = 5
 _CHUNK = 500  # Novas made in one transaction
 
@@ -146,7 +148,15 @@ def agents(novas: str) -> list[str]:
     return keys
 
 
-COMMANDS = {"agents": agents, "seed": seed, "progress": progress, "cycles": cycles, "safety": safety}
+COMMANDS = {
+    "agents": agents,
+    "seed": seed,
+    "progress": progress,
+    "cycles": cycles,
+    "safety": safety,
+    "fill": filler.fill,
+    "dashboards": filler.dashboards,
+}
 
 
 def main(arguments: list[str]) -> None:

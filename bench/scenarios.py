@@ -257,6 +257,42 @@ def agents(database: Database, options: Options) -> list[Figure]:
     ]
 
 
+# What the scenario `dashboard` asks for over HTTP, and what the slowest of a hundred may take, in ms.
+ADDRESSES: Mapping[str, float] = {
+    "/api/v1/dashboard": 100,
+    "/api/v1/teams/team-7/dashboard": 100,
+    "/api/v1/novas/bench-00007/dashboard": 100,
+    "/api/v1/novas/bench-00007/series": 100,
+}
+
+
+def dashboard(database: Database, options: Options) -> list[Figure]:
+    """10,000 Novas, 1,000,000 tasks and 5,000,000 journal entries in PostgreSQL: what the dashboards' data take."""
+    if not database.server_pid:
+        return []  # one machine's SQLite is not where such a fleet runs, and the filler doesn't speak it
+    novas, tasks, repeats = ("10000", "1000000", "200") if not options.quick else ("1000", "50000", "50")
+    filled = inside(environment(database), "fill", novas, tasks, str(int(tasks) * 5))
+    found = inside(environment(database), "dashboards", repeats)
+    size = f"{int(tasks):,} tasks"
+    rate = filled["entries"] / filled["sum_seconds"]
+    figures = [Figure("dashboard", "journal entries summed up", rate, "a second", None, filled)]
+    for name, measured in found.items():
+        for what in ("dashboard", "series"):
+            times = measured[f"{what}_ms"]
+            bar, detail = Bar(100, at_most=True), {key: measured[key] for key in ("queries", "slowest")}
+            figures.append(Figure("dashboard", f"{what} of {name}, {size}, p50", percentile(times, 0.5), "ms"))
+            figures.append(Figure("dashboard", f"{what} of {name}, {size}, p99", percentile(times, 0.99), "ms", bar, detail))
+    with running(database, novas=0) as stack:
+        pause(10)
+        for address, limit in ADDRESSES.items():
+            door = agents_outside.Door(stack.address, stack.operator_key)
+            for _ in range(int(repeats) // 2):
+                door.get(address)
+            times = [each * 1000 for each in door.seconds[1:]]
+            figures.append(Figure("dashboard", f"GET {address}, p99", percentile(times, 0.99), "ms", Bar(limit, at_most=True)))
+    return figures
+
+
 Scenario = Callable[[Database, Options], list[Figure]]
 SCENARIOS: Mapping[str, Scenario] = {
     "throughput": throughput,
@@ -268,5 +304,6 @@ SCENARIOS: Mapping[str, Scenario] = {
     "memory": memory,
     "idle": idle,
     "resources": resources,
+    "dashboard": dashboard,
 }
 REPEATED = frozenset({"cycles", "safety"})  # short ones: the median of three

@@ -60,7 +60,7 @@ class RunningStack:
         self.database = database
         self.environment = environment(database)
         self.output = database.folder / "up.log"
-        self.nova_ids: list[str] = inside(self.environment, "seed", str(novas))
+        self.nova_ids: list[str] = inside(self.environment, "seed", str(novas)) if novas else []  # 0: the database is filled
         self.process: subprocess.Popen[bytes] | None = None
         self.stream_url = ""
         self.address = ""

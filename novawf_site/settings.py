@@ -13,9 +13,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import environ
-import structlog
 from django.core.exceptions import ImproperlyConfigured
-from django.urls import reverse_lazy
+
+from novawf_site.admin_site import UNFOLD  # noqa: F401 - tables that no environment changes
+from novawf_site.api_site import REST_FRAMEWORK, SPECTACULAR_SETTINGS  # noqa: F401
+from novawf_site.logs import logging_by
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.FileAwareEnv()
@@ -58,6 +60,16 @@ SECRET_KEY = _secret("NOVAWF_SECRET_KEY", "secret_key")
 OPERATOR_KEY = _secret("NOVAWF_OPERATOR_KEY", "operator_key")
 # Under it secrets are encrypted that must be kept in the database. In production without one, none can be kept there.
 SECRETS_KEY = env.str("NOVAWF_SECRETS_KEY", default="") or ("" if PRODUCTION else _secret("NOVAWF_SECRETS_KEY", "secrets_key"))
+# The journal's seals are signed with a key made from this secret; it is never in the database. In production without one,
+# nothing is sealed.
+SEAL_KEY = env.str("NOVAWF_SEAL_KEY", default="") or ("" if PRODUCTION else _secret("NOVAWF_SEAL_KEY", "seal_key"))
+SEAL_PUBLIC_KEYS = env.list("NOVAWF_SEAL_PUBLIC_KEYS", default=[])  # of earlier keys, hex
+if wrong := [key for key in SEAL_PUBLIC_KEYS if not re.fullmatch(r"[0-9a-f]{64}", key)]:
+    raise ImproperlyConfigured(
+        f"NOVAWF_SEAL_PUBLIC_KEYS has {wrong[0]!r}; give keys of 64 hexadecimal digits, as `audit_verify` prints."
+    )
+SEALS_LOG = Path(env.str("NOVAWF_SEALS_LOG", default=str(VAR_DIR / "seals.jsonl"))).absolute()
+ARCHIVE_DIR = Path(env.str("NOVAWF_ARCHIVE_DIR", default=str(VAR_DIR / "archive"))).absolute()
 ALLOWED_HOSTS = env.list("NOVAWF_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("NOVAWF_CSRF_TRUSTED_ORIGINS", default=[])
 PORT = _integer("PORT", 8000, 1, 65535)
@@ -67,7 +79,16 @@ HOST = re.sub(r"[^a-z0-9-]+", "-", env.str("NOVAWF_HOST", default=socket.gethost
 _COMMAND = sys.argv[1:3] if Path(sys.argv[0]).name == "manage.py" else []
 # Keeper and workers show no pages: without the admin's classes each of their processes is 20 MB smaller.
 _SHOWS_PAGES = _COMMAND[:1] not in (["up"], ["workers"])
+# Workers need not know how people come in; the keeper makes the tables for it.
+_KNOWS_PEOPLE = _COMMAND[:1] != ["workers"]
 
+_SIGN_IN = (
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
+)
 INSTALLED_APPS = [
     "unfold",
     "unfold.contrib.filters",
@@ -77,6 +98,8 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    *(_SIGN_IN if _KNOWS_PEOPLE else ()),
+    "django_htmx",
     "channels",
     "django_q",
     "rest_framework",
@@ -88,14 +111,16 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "servestatic.middleware.ServeStaticMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "novawf_site.content_policy.content_policy",
+    "django_htmx.middleware.HtmxMiddleware",
     "novawf_site.request_actor.request_actor",
+    *(("allauth.account.middleware.AccountMiddleware", "novawf_site.second_factor.second_factor") if _KNOWS_PEOPLE else ()),
     "django_structlog.middlewares.RequestMiddleware",
 ]
 DJANGO_STRUCTLOG_TRUST_UPSTREAM_REQUEST_ID = True  # request_actor has made the header ours by then
@@ -111,6 +136,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "reporting.shell.shell",
             ]
         },
     }
@@ -204,7 +230,7 @@ CHANNEL_LAYERS = {
 }
 CACHES = {
     "default": {
-        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "BACKEND": "safety.shared_cache.SharedCache",
         "LOCATION": DRAGONFLY_URL,
         "KEY_PREFIX": "nova:cache",
         "OPTIONS": {
@@ -224,6 +250,7 @@ LOOP_SLOTS = _integer("NOVAWF_LOOP_SLOTS", 2, 1, 64)
 LOOP_SLICE = 12.0  # seconds a slice drives the engine before it returns
 WORK_SLOTS = 2
 WORK_SLICE = 60.0  # seconds a host accepts executions before it drains
+JOB_SECONDS = 5.0  # a scheduled job works so long, then queues what is left: probes wait for the same worker
 EXECUTION_TIMEOUT_LIMIT = 900  # seconds: the longest an execution may run
 ENGINE_BATCH = _integer("NOVAWF_ENGINE_BATCH", 128, 1, 1000)
 LEASE_SECONDS = 6.0
@@ -233,11 +260,30 @@ SLOT_SILENT_SECONDS = 4.0
 AGENT_LEASE_SECONDS = 60.0
 STOP_GRACE_SECONDS = 8.0
 
+# How long rows are kept, in days; 0: for ever. Journal entries go only where they are sealed, archived and read by all.
+RETENTION_DAYS: dict[str, int] = {
+    "journal": _integer("NOVAWF_RETENTION_JOURNAL_DAYS", 0, 0, 36_500),
+    "inbox": _integer("NOVAWF_RETENTION_INBOX_DAYS", 90, 0, 36_500),
+    "executions": _integer("NOVAWF_RETENTION_EXECUTIONS_DAYS", 180, 0, 36_500),
+    "queue": _integer("NOVAWF_RETENTION_QUEUE_DAYS", 30, 0, 36_500),
+    "verifications": _integer("NOVAWF_RETENTION_VERIFICATIONS_DAYS", 400, 0, 36_500),
+}
+JOURNAL_KEPT_AT_LEAST = 30  # days: what runs now may look back so far
+if 0 < RETENTION_DAYS["journal"] < JOURNAL_KEPT_AT_LEAST:
+    raise ImproperlyConfigured(
+        f"NOVAWF_RETENTION_JOURNAL_DAYS is below {JOURNAL_KEPT_AT_LEAST}; give 0 (for ever) or more days."
+    )
+
 # Requests a minute that our own doors let through; 0: no limit. Each key, and each person, has windows of its own.
 REQUESTS_PER_MINUTE = _integer("NOVAWF_REQUESTS_PER_MINUTE", 3_000, 0, 10_000_000)
 VITAL_REQUESTS_PER_MINUTE = _integer("NOVAWF_VITAL_REQUESTS_PER_MINUTE", 12_000, 0, 10_000_000)
 OPERATOR_REQUESTS_PER_MINUTE = _integer("NOVAWF_OPERATOR_REQUESTS_PER_MINUTE", 12_000, 0, 10_000_000)
 WRONG_KEYS_PER_MINUTE = _integer("NOVAWF_WRONG_KEYS_PER_MINUTE", 20, 1, 10_000)
+
+# Who may read /metrics: whoever has this token; without one, this machine only.
+METRICS_TOKEN = env.str("NOVAWF_METRICS_TOKEN", default="")
+# Alerts may be sent to private addresses and without TLS: for receivers inside one's own network.
+ALLOW_PRIVATE_WEBHOOKS = env.bool("NOVAWF_ALLOW_PRIVATE_WEBHOOKS", default=False)
 
 # What runs a task's executions, by name: `name=dotted.path.Class,...` adds to what is built in.
 EXECUTORS: dict[str, str] = {
@@ -294,6 +340,8 @@ Q_CLUSTER: dict[str, Any] = {
 # django-q2 learns from the environment, while it is imported, which cluster a process belongs to.
 if _COMMAND[:1] == ["workers"]:
     os.environ["Q_CLUSTER_NAME"] = f"{_COMMAND[-1]}@{HOST}"
+# Small jobs of upper floors, done every few seconds by one process, which finds them by these names.
+CHORES = ["reporting.jobs.keep_roll_ups", "reporting.jobs.keep_figures", "reporting.jobs.look_after_alerts"]
 SLICE_JOBS = {"loops": "workflow.jobs.run_loop_slice", "work": "workflow.jobs.run_work_slice"}
 
 # -- web
@@ -304,12 +352,21 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "servestatic.storage.CompressedManifestStaticFilesStorage"},
 }
-SERVESTATIC_USE_FINDERS = DEBUG
+SERVESTATIC_USE_FINDERS = DEBUG  # novawf_site/handler.py serves what its middleware would
+
+
+def SERVESTATIC_ADD_HEADERS_FUNCTION(headers: Any, path: str, url: str) -> None:
+    """Let no browser guess what a file is."""
+    headers["X-Content-Type-Options"] = "nosniff"
+
+
 USE_TZ = True
 TIME_ZONE = env.str("NOVAWF_TIME_ZONE", default="UTC")
 LANGUAGE_CODE = "en"
 FORMAT_MODULE_PATH = "novawf_site.formats"
-LOGIN_URL = "admin:login"
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "account_login"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SECURE_CONTENT_TYPE_NOSNIFF = True
@@ -319,7 +376,7 @@ if PRODUCTION:
     SECURE_HSTS_SECONDS = 31_536_000
     SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]  # probes of the same machine speak plain HTTP
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]  # probes of the same machine speak plain HTTP
     if DEBUG:
         raise ImproperlyConfigured("NOVAWF_DEBUG and NOVAWF_PRODUCTION are both on; debug pages would show secrets.")
     if "*" in ALLOWED_HOSTS:
@@ -329,99 +386,80 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
 ]
 
+# -- how people come in (docs/security.md, "People")
 
-def _link(title: str, icon: str, view: str) -> dict[str, Any]:
-    return {"title": title, "icon": icon, "link": reverse_lazy(f"admin:{view}_changelist")}
-
-
-UNFOLD = {
-    "SITE_TITLE": "NOVAWF",
-    "SITE_HEADER": "NOVAWF",
-    "SITE_SUBHEADER": "Control plane",
-    "SITE_SYMBOL": "hub",
-    "SHOW_HISTORY": True,
-    "SHOW_VIEW_ON_SITE": False,
-    "SHOW_BACK_BUTTON": True,
-    "COMMAND": {"search_models": False, "show_history": False},
-    "SIDEBAR": {
-        "show_search": False,
-        "show_all_applications": False,
-        "navigation": [
+AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
+if _KNOWS_PEOPLE:
+    AUTHENTICATION_BACKENDS.append("allauth.account.auth_backends.AuthenticationBackend")
+ACCOUNT_ADAPTER = "novawf_site.sign_in.AccountAdapter"
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*", "password2*"]  # nobody signs up: the adapter says so
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_EMAIL_NOTIFICATIONS = False
+ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_PRESERVE_USERNAME_CASING = True
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 600  # seconds after which changing the second factor asks for the password again
+ACCOUNT_RATE_LIMITS = {"login": "60/m/ip", "login_failed": "10/m/ip,5/5m/key", "reauthenticate": "10/m/user"}
+ALLAUTH_TRUSTED_PROXY_COUNT = 0  # uvicorn has put the client's address in place (FORWARDED_ALLOW_IPS)
+MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
+MFA_ADAPTER = "novawf_site.sign_in.SecondFactorAdapter"
+MFA_TOTP_ISSUER = "NOVAWF"
+MFA_RECOVERY_CODES_SHOW_ONCE = False
+SOCIALACCOUNT_ADAPTER = "novawf_site.sign_in.OidcAdapter"
+SOCIALACCOUNT_AUTO_SIGNUP = True
+SOCIALACCOUNT_LOGIN_ON_GET = False
+SOCIALACCOUNT_STORE_TOKENS = False
+REQUIRE_MFA = env.bool("NOVAWF_REQUIRE_MFA", default=False)
+OIDC_SERVER = env.str("NOVAWF_OIDC_SERVER", default="")
+OIDC_ROLE_CLAIM = env.str("NOVAWF_OIDC_ROLE_CLAIM", default="groups")
+OIDC_DEFAULT_ROLE = env.str("NOVAWF_OIDC_DEFAULT_ROLE", default="viewer")
+# What the claim says -> our role; the strongest that fits counts.
+OIDC_ROLES: dict[str, list[str]] = {
+    "viewer": env.list("NOVAWF_OIDC_ROLE_VIEWER", default=[]),
+    "auditor": env.list("NOVAWF_OIDC_ROLE_AUDITOR", default=[]),
+    "operator": env.list("NOVAWF_OIDC_ROLE_OPERATOR", default=[]),
+    "safety officer": env.list("NOVAWF_OIDC_ROLE_SAFETY_OFFICER", default=[]),
+    "admin": env.list("NOVAWF_OIDC_ROLE_ADMIN", default=[]),
+}
+SOCIALACCOUNT_PROVIDERS: dict[str, Any] = {}
+if OIDC_SERVER:
+    _client = env.str("NOVAWF_OIDC_CLIENT_ID", default=""), env.str("NOVAWF_OIDC_CLIENT_SECRET", default="")
+    if not all(_client):
+        raise ImproperlyConfigured("NOVAWF_OIDC_SERVER is set; give NOVAWF_OIDC_CLIENT_ID and NOVAWF_OIDC_CLIENT_SECRET too.")
+    if PRODUCTION and not OIDC_SERVER.startswith("https://"):
+        raise ImproperlyConfigured("NOVAWF_OIDC_SERVER must begin with https:// in production.")
+    if OIDC_DEFAULT_ROLE not in ("", *OIDC_ROLES):
+        raise ImproperlyConfigured(f"NOVAWF_OIDC_DEFAULT_ROLE is {OIDC_DEFAULT_ROLE!r}; give a role, or nothing to refuse.")
+    SOCIALACCOUNT_PROVIDERS["openid_connect"] = {
+        "OAUTH_PKCE_ENABLED": True,
+        "APPS": [
             {
-                "title": "Fleet",
-                "items": [
-                    _link("Novas", "smart_toy", "workflow_nova"),
-                    _link("Tasks", "task_alt", "workflow_task"),
-                    _link("Executions", "bolt", "workflow_execution"),
-                    _link("Inbox", "inbox", "workflow_inboxmessage"),
-                    _link("Objectives", "flag", "workflow_objective"),
-                ],
-            },
-            {
-                "title": "Safety",
-                "items": [
-                    _link("Incidents", "emergency_home", "safety_safetyincident"),
-                    _link("Orders to stop", "front_hand", "workflow_halt"),
-                    _link("Safety policies", "policy", "safety_safetypolicy"),
-                    _link("Observed policies", "visibility", "safety_candidateverdict"),
-                    _link("Provider accounts", "cloud", "safety_provideraccount"),
-                    _link("Agent sessions", "terminal", "safety_hooksession"),
-                    _link("Hook calls", "webhook", "safety_hookevent"),
-                    _link("Agent keys", "vpn_key", "safety_apikey"),
-                ],
-            },
-            {
-                "title": "Record",
-                "items": [
-                    _link("Journal", "menu_book", "safety_auditentry"),
-                    _link("Stream cursors", "bookmark", "workflow_streamcursor"),
-                    _link("Leases", "key", "workflow_lease"),
-                ],
-            },
-            {
-                "title": "Set-up",
-                "items": [
-                    _link("Personalities", "psychology", "workflow_personality"),
-                    _link("Commands", "terminal", "workflow_commandtemplate"),
-                    _link("HTTP endpoints", "send", "workflow_httpendpoint"),
-                    _link("Prices of models", "payments", "workflow_modelprice"),
-                    _link("Usage of models", "data_usage", "workflow_novausage"),
-                    _link("Users", "person", "auth_user"),
-                    _link("Groups", "group", "auth_group"),
-                ],
-            },
+                "provider_id": "oidc",
+                "name": env.str("NOVAWF_OIDC_NAME", default="single sign-on"),
+                "client_id": _client[0],
+                "secret": _client[1],
+                "settings": {"server_url": OIDC_SERVER},
+            }
         ],
-    },
+    }
+
+# -- what browsers may load: nothing from elsewhere, nothing written into a page
+
+_STRICT: dict[str, list[str]] = {
+    "default-src": ["'none'"],
+    "script-src": ["'self'"],
+    "style-src": ["'self'"],
+    "img-src": ["'self'", "data:"],
+    "font-src": ["'self'"],
+    "connect-src": ["'self'"],
+    # browsers also look at where a form's answer leads on to: the provider of single sign-on
+    "form-action": ["'self'", *([f"{urlsplit(OIDC_SERVER).scheme}://{urlsplit(OIDC_SERVER).netloc}"] if OIDC_SERVER else [])],
+    "base-uri": ["'none'"],
+    "frame-ancestors": ["'none'"],
 }
-REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": [
-        "workflow.api.authentication.NovaKeyAuthentication",
-        "workflow.api.authentication.OperatorKeyAuthentication",
-        "rest_framework.authentication.SessionAuthentication",
-    ],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "EXCEPTION_HANDLER": "workflow.api.problem.problem_response",
-    "DEFAULT_SCHEMA_CLASS": "workflow.api.schema.DoorSchema",
-}
-SPECTACULAR_SETTINGS: dict[str, Any] = {
-    "TITLE": "NOVAWF",
-    "DESCRIPTION": "The control plane for AI agents that work around the clock. docs/api.md says what each address means.",
-    "VERSION": "1",
-    "OAS_VERSION": "3.1.0",
-    "SERVE_INCLUDE_SCHEMA": False,
-    "SERVE_AUTHENTICATION": [],
-    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
-    "SWAGGER_UI_DIST": "SIDECAR",
-    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "SORT_OPERATIONS": False,
-    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
-    "COMPONENT_SPLIT_REQUEST": True,
-    "COMPONENT_NO_READ_ONLY_REQUIRED": False,
-    "PREPROCESSING_HOOKS": ["workflow.api.schema.spell_out_verbs"],
-    "POSTPROCESSING_HOOKS": ["workflow.api.schema.finish"],
-}
+CONTENT_SECURITY_POLICY = {"DIRECTIVES": _STRICT}
+# The admin's theme evaluates expressions and sets styles. These two, and under its addresses only.
+ADMIN_POLICY = {"script-src": ["'self'", "'unsafe-eval'"], "style-src": ["'self'", "'unsafe-inline'"]}
 
 # -- logs
 
@@ -429,48 +467,4 @@ LOG_LEVEL = env.str("NOVAWF_LOG_LEVEL", default="INFO")
 LOG_FORMAT = env.str("NOVAWF_LOG_FORMAT", default="console" if sys.stderr.isatty() else "json")
 if LOG_FORMAT not in ("json", "console"):
     raise ImproperlyConfigured(f"NOVAWF_LOG_FORMAT is {LOG_FORMAT!r}; give json or console.")
-_log_chain: list[Any] = [
-    structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_logger_name,
-    structlog.stdlib.add_log_level,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-    structlog.processors.format_exc_info,
-]
-structlog.configure(
-    processors=[
-        structlog.stdlib.filter_by_level,
-        *_log_chain,
-        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-    ],
-    logger_factory=structlog.stdlib.LoggerFactory(),
-    cache_logger_on_first_use=True,
-)
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "filters": {
-        # a probe that is refused has said so to whoever asked, and asks again soon
-        "no_probes": {"()": "django.utils.log.CallbackFilter", "callback": lambda record: "/readyz" not in str(record.__dict__)}
-    },
-    "formatters": {
-        "line": {
-            "()": structlog.stdlib.ProcessorFormatter,
-            "processors": [
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.dev.ConsoleRenderer() if LOG_FORMAT == "console" else structlog.processors.JSONRenderer(),
-            ],
-            "foreign_pre_chain": _log_chain,
-        }
-    },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    "loggers": {
-        "django_structlog": {"level": "WARNING"},
-        "django_structlog.middlewares.request": {"filters": ["no_probes"]},
-        "django.request": {"filters": ["no_probes"]},
-        "django-q": {"level": "WARNING"},
-        # addresses, and below that what is said to models, belong into no log
-        **{name: {"level": "WARNING"} for name in ("httpx2", "httpcore2", "openai", "anthropic")},
-        "mcp": {"level": "WARNING"},
-    },
-}
+LOGGING = logging_by(LOG_LEVEL, LOG_FORMAT)

@@ -19,13 +19,13 @@ _SAFE_SQLITE = (3, 51, 3)
 
 
 def check_secrets(**_: Any) -> Sequence[CheckMessage]:
-    """Refuse short or well-known secrets in production (E001, E002)."""
+    """Refuse short or well-known secrets in production (E001, E002); warn of the key that secrets are kept under (W005)."""
     found: list[CheckMessage] = []
     if not settings.PRODUCTION:
         return found
     for check_id, name in (("novawf.E001", "SECRET_KEY"), ("novawf.E002", "OPERATOR_KEY")):
         value = str(getattr(settings, name))
-        if len(value) < _SHORTEST_SECRET or value.lower().startswith(_KNOWN_SECRETS):
+        if _is_weak(value):
             found.append(
                 Error(
                     f"{name} is too short or well known.",
@@ -34,7 +34,46 @@ def check_secrets(**_: Any) -> Sequence[CheckMessage]:
                     id=check_id,
                 )
             )
+    if message := _problem_of_secrets_key():
+        found.append(message)
     return found
+
+
+def check_seal_key(**_: Any) -> Sequence[CheckMessage]:
+    """In production, miss the key that signs the journal's seals (W004), and refuse a short or well-known one (E006)."""
+    key = str(settings.SEAL_KEY)
+    if not settings.PRODUCTION:
+        return []
+    hint = (
+        f"Set NOVAWF_SEAL_KEY (or NOVAWF_SEAL_KEY_FILE) to at least {_SHORTEST_SECRET} random characters, the same on every "
+        "machine, and keep a copy of it."
+    )
+    if not key:
+        return [Warning("The journal is not sealed: there is no key to sign with.", hint=hint, id="novawf.W004")]
+    if _is_weak(key):
+        return [Error("SEAL_KEY is too short or well known: others could sign in its place.", hint=hint, id="novawf.E006")]
+    return []
+
+
+def _problem_of_secrets_key() -> CheckMessage | None:
+    """Warn of a NOVAWF_SECRETS_KEY that is missing, weak, or the same as another secret (W005)."""
+    value = str(settings.SECRETS_KEY)
+    if not value:
+        problem = "SECRETS_KEY is not set, so no provider's key and no endpoint's secret can be kept in the database."
+    elif _is_weak(value):
+        problem = "SECRETS_KEY is too short or well known: what is encrypted under it can be read by whoever gets the database."
+    elif value in (settings.SECRET_KEY, settings.OPERATOR_KEY):
+        problem = "SECRETS_KEY is also another secret: who learns that one can read what is encrypted in the database."
+    else:
+        return None
+    hint = f"Set NOVAWF_SECRETS_KEY (or NOVAWF_SECRETS_KEY_FILE) to at least {_SHORTEST_SECRET} random characters of its own"
+    return Warning(
+        problem, hint=f"{hint}, and keep it with the backups: without it nothing can be decrypted.", id="novawf.W005"
+    )
+
+
+def _is_weak(secret: str) -> bool:
+    return len(secret) < _SHORTEST_SECRET or secret.lower().startswith(_KNOWN_SECRETS)
 
 
 def check_stream_address(**_: Any) -> Sequence[CheckMessage]:
@@ -93,5 +132,6 @@ def check_database(**_: Any) -> Sequence[CheckMessage]:
 def register_all() -> None:
     """Make the checks known to Django."""
     register(check_secrets, Tags.security)
+    register(check_seal_key, Tags.security)
     register(check_stream_address, Tags.security)
     register(check_database, Tags.compatibility)  # a database check would run only when asked for

@@ -28,10 +28,11 @@ STREAM_GAP_FOUND = "safety.stream.gap_found"
 # Names of FleetFact rows; the others are called as the readings are.
 STREAM_REACHABLE = "stream_reachable"
 STREAM_GAP = "stream_gap"
+_PROCESS = "process:"  # and the slot that the process drives
 
 _FRESH = timedelta(seconds=10)  # an older reading of the fleet counts as none
 _OBSERVE_EVERY = timedelta(seconds=1)
-_ASK_MEMORY_EVERY = timedelta(seconds=20)  # the answer is long
+_ASK_MEMORY_EVERY = timedelta(seconds=30)  # the answer is long
 _MEMORY_FRESH = timedelta(seconds=60)
 _SHOW_GAP = timedelta(minutes=10)
 
@@ -182,6 +183,7 @@ def _fleet_facts(rows: Mapping[str, FleetFact], now: datetime) -> FleetFacts:
         return None if seconds is None else timedelta(seconds=seconds)
 
     reachable, gap = fresh(STREAM_REACHABLE), rows.get(STREAM_GAP)
+    processes = [value for name in rows if name.startswith(_PROCESS) and (value := fresh(name))]
     return FleetFacts(
         stream_reachable=reachable,
         stream_unreachable_since=rows[STREAM_REACHABLE].since if reachable is False else None,
@@ -192,6 +194,8 @@ def _fleet_facts(rows: Mapping[str, FleetFact], now: datetime) -> FleetFacts:
         stream_gap=str(gap.value) if gap is not None and now - gap.observed_at < _SHOW_GAP else "",
         cpu_load=fresh("cpu_load"),
         memory_ratio=fresh("memory_ratio"),
+        process_memory=max((process["memory"] for process in processes), default=None),
+        process_cpu=max(_by_host(processes).values(), default=None),
     )
 
 
@@ -242,7 +246,20 @@ def note_fleet(name: str, seconds: float, now: datetime) -> None:
     _note([(name, seconds)], now)
 
 
-def _note(readings: Sequence[tuple[str, float | None]], now: datetime) -> None:
+def note_process(slot: str, host: str, *, memory: float, cpu: float, now: datetime) -> None:
+    """Note what the process that drives a slot uses: memory in MB, and its share of its host's processors, every 5 s."""
+    _note([(_PROCESS + slot, {"host": host, "memory": round(memory, 1), "cpu": round(cpu, 4)})], now)
+
+
+def _by_host(processes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Add up the processors that each host's processes use."""
+    used: dict[str, float] = {}
+    for process in processes:
+        used[process["host"]] = used.get(process["host"], 0.0) + process["cpu"]
+    return used
+
+
+def _note(readings: Sequence[tuple[str, float | dict[str, Any] | None]], now: datetime) -> None:
     bulk.insert(
         FleetFact,
         ("name", "value", "observed_at"),

@@ -32,6 +32,8 @@ MEANINGS: Mapping[str, tuple[str, str]] = {
     "emergency_stress": ("of 100", "stress that stops at once"),
     "stress_sustained": ("s", "such stress may last before a meditation"),
     "meditation": ("s", "length of a meditation"),
+    "process_memory_limit": ("MB", "memory that a worker process may use, with the programs it runs"),
+    "process_cpu_limit": ("", "share of the machine's processors that the worker processes may use, 0.01 to 1"),
     "hook_silence": ("s", "work may go on unseen by the hooks"),
     "hook_failures_in_window": ("", "failed hooks within the failure window"),
     "session_events_per_minute": ("", "starts and stops of the agent's sessions in a minute"),

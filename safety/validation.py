@@ -237,6 +237,14 @@ class Validation:
             f"{after.safety_level.value} for {in_words(until)}",
             before.is_safe and after.safety_level is SafetyLevel.MEDITATION and until == rules.meditation,
         )  # fmt: skip
+        full = FleetFacts(process_memory=rules.process_memory_limit, process_cpu=rules.process_cpu_limit)
+        grown = self._judge_facts(replace(stressed, fleet=full, stressed_since=self.now - rules.stress_sustained)).status
+        yield Result(
+            "Stress of our own processes", source, "worker processes at their limits, and every execution fails",
+            f"{rules.process_memory_limit} MB and {rules.process_cpu_limit:.0%} of the processors",
+            f"{grown.safety_level.value} at {grown.measured or 0:.0f}",
+            not grown.is_safe,
+        )  # fmt: skip
         worst = replace(stressed, fleet=FleetFacts(memory_ratio=0.98, cpu_load=4.0))
         stop = self._judge_facts(worst).status
         yield Result(

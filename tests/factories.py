@@ -6,9 +6,17 @@ Policies and personalities are made when first named, so a test needs no seeding
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from safety.models import FleetFact, Installation, Observation, SafetyPolicy, SafetyState
+from safety.models import (
+    FleetFact,
+    Installation,
+    Observation,
+    ProviderAccount,
+    SafetyIncident,
+    SafetyPolicy,
+    SafetyState,
+)
 from workflow.core.work import Outcome, Priority, TaskStatus, WorkType, order_at
-from workflow.models import Execution, InboxMessage, Nova, NovaState, Objective, Personality, Task
+from workflow.models import Execution, InboxMessage, Nova, NovaState, NovaUsage, Objective, Personality, Task
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
@@ -213,6 +221,7 @@ def make_healthy_fleet(*, now: datetime = NOW, **readings: Any) -> None:
         "outbox_age": 0.0,
         "cpu_load": 0.5,
         "memory_ratio": 0.5,
+        "process:slot:loops:test:0": {"host": "test", "memory": 120.0, "cpu": 0.1},
     }
     FleetFact.objects.bulk_create(
         [FleetFact(name=name, value=value, since=now, observed_at=now) for name, value in (values | readings).items()],
@@ -220,3 +229,19 @@ def make_healthy_fleet(*, now: datetime = NOW, **readings: Any) -> None:
         unique_fields=["name"],
         update_fields=["value", "since", "observed_at"],
     )
+
+
+def make_incident(nova_id: str = "torch", *, now: datetime = NOW, **fields: Any) -> SafetyIncident:
+    """Make an incident that lasts."""
+    fields = {"mechanism": "frosty_cooldown", "reason": "x"} | fields
+    return SafetyIncident.objects.create(nova_id=nova_id, opened_at=now, last_seen_at=now, **fields)
+
+
+def make_provider(slug: str = "main", **fields: Any) -> ProviderAccount:
+    """Make a provider account whose agents have their own key."""
+    return ProviderAccount.objects.create(slug=slug, **fields)
+
+
+def make_usage(nova_id: str = "torch", *, now: datetime = NOW, **fields: Any) -> NovaUsage:
+    """Make what a Nova has used on the day of `now`."""
+    return NovaUsage.objects.create(nova_id=nova_id, day=now.astimezone(UTC).date(), **fields)

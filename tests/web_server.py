@@ -34,8 +34,9 @@ def database_url() -> str:
 class WebServer:
     """One uvicorn of our application."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **more: str) -> None:
         self._folder = folder
+        self._more = more  # settings of its environment
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -47,9 +48,10 @@ class WebServer:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def start(self) -> None:
+    def start(self, *, same_port: bool = False) -> None:
         """Start, and wait until it answers."""
-        self.port = ports.free_port("127.0.0.1", 41_000 + os.getpid() % 10_000)
+        if not same_port:
+            self.port = ports.free_port("127.0.0.1", 41_000 + os.getpid() % 10_000)
         environment = {
             **os.environ,
             "DATABASE_URL": database_url(),
@@ -57,9 +59,20 @@ class WebServer:
             "NOVAWF_WRONG_KEYS_PER_MINUTE": str(WRONG_KEYS),
             "NOVAWF_SECRET_KEY": settings.SECRET_KEY,
             "NOVAWF_VAR_DIR": str(self._folder),
+            **self._more,
         }
         command = [sys.executable, "-m", "uvicorn", "tests.served:application", "--host", "127.0.0.1", "--port", str(self.port)]
-        options = ["--timeout-graceful-shutdown", "5", "--log-level", "warning", "--no-access-log"]
+        options = [
+            "--ws",
+            "websockets-sansio",
+            "--ws-max-size",
+            "4096",
+            "--timeout-graceful-shutdown",
+            "5",
+            "--log-level",
+            "warning",
+            "--no-access-log",
+        ]
         with (self._folder / "web.log").open("ab") as log:
             self._process = subprocess.Popen([*command, *options], env=environment, cwd=ROOT, stdout=log, stderr=log)
         deadline = time.monotonic() + 40

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial, reduce
 from operator import or_
-from typing import Any
+from typing import Any, ClassVar, Protocol, cast
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import models, transaction
@@ -25,7 +25,25 @@ from workflow.errors import WorkflowError
 from workflow.execution import registry
 from workflow.models import CommandTemplate, HttpEndpoint, ModelPrice, Nova, NovaState, Objective, Personality
 
-Archivable = Personality | SafetyPolicy | Objective | ProviderAccount | CommandTemplate | HttpEndpoint | ModelPrice
+
+class JournalledRow(Protocol):
+    """A row of an upper floor: it says itself how the journal calls it (type, and how its actions begin).
+
+    OWN, where it has one, names what the row keeps for itself.
+    """
+
+    JOURNAL: ClassVar[tuple[str, str]]
+    pk: Any
+    archived_at: Any
+
+    def full_clean(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def save(self, *args: Any, **kwargs: Any) -> None: ...
+
+
+Archivable = (
+    Personality | SafetyPolicy | Objective | ProviderAccount | CommandTemplate | HttpEndpoint | ModelPrice | JournalledRow
+)
 Configured = Nova | Archivable
 
 NOVA_CREATED = "workflow.nova.created"
@@ -135,7 +153,7 @@ def save_configured(
 
     :raises ValidationError: a value is wrong.
     """
-    model = type(row)
+    model: Any = type(row)
     with transaction.atomic():
         stored = None if creating or row.pk is None else model._default_manager.select_for_update().filter(pk=row.pk).first()
         after = _values(row)
@@ -172,7 +190,7 @@ def archive(row: Archivable, *, now: datetime, reason: str) -> bool:
     """
     reason = demand_reason(reason)
     with transaction.atomic():
-        stored = type(row)._default_manager.select_for_update().get(pk=row.pk)
+        stored = _locked(row)
         if stored.archived_at is not None:
             return False
         if used_as := _USED_AS.get(type(stored)):
@@ -188,7 +206,7 @@ def restore(row: Archivable, *, now: datetime, reason: str) -> bool:
     """Take an archived row back into use; False if it was not archived."""
     reason = demand_reason(reason)
     with transaction.atomic():
-        stored = type(row)._default_manager.select_for_update().get(pk=row.pk)
+        stored = _locked(row)
         if stored.archived_at is None:
             return False
         _set_archived(row, stored, None, "restored", reason, now)
@@ -215,6 +233,11 @@ def check_executors(default: str, allowed: Collection[str], by_stream: Collectio
         raise ValidationError({"stream_executors": f"{', '.join(extra)} is not among the allowed executors."})
 
 
+def _locked(row: Archivable) -> Any:
+    model: Any = type(row)
+    return model._default_manager.select_for_update().get(pk=row.pk)
+
+
 def _check(row: Configured, *, new: bool) -> None:
     row.full_clean(validate_unique=new)
     if isinstance(row, Nova):
@@ -237,7 +260,8 @@ def _wake(nova_ids: Collection[str], due_at: datetime) -> None:
 
 def _set_archived(row: Configured, stored: Configured, value: datetime | None, verb: str, reason: str, now: datetime) -> None:
     before = {"archived_at": stored.archived_at}
-    type(row)._default_manager.filter(pk=row.pk).update(archived_at=value)
+    model: Any = type(row)
+    model._default_manager.filter(pk=row.pk).update(archived_at=value)
     row.archived_at = value
     _record(row, verb, before, {"archived_at": value}, reason, now)
 
@@ -257,16 +281,18 @@ def _begin(nova: Nova, now: datetime) -> None:
     transaction.on_commit(partial(waking.knock, "loops"))
 
 
-def _values(row: models.Model) -> dict[str, Any]:
+def _values(configured: Configured) -> dict[str, Any]:
     """Give what is configured, as the journal keeps it."""
+    row = cast(models.Model, configured)
+    own = _OWN_FIELDS | getattr(row, "OWN", frozenset())
     return {
         field.name: field.value_from_object(row)
         for field in row._meta.concrete_fields
-        if field.name not in _OWN_FIELDS and not (field.primary_key and field.name == "id") and field.name != "archived_at"
+        if field.name not in own and not (field.primary_key and field.name == "id") and field.name != "archived_at"
     }
 
 
-def _shown(row: models.Model, values: dict[str, Any], side: str) -> dict[str, Any]:
+def _shown(row: Configured, values: dict[str, Any], side: str) -> dict[str, Any]:
     """Give values as anybody may see them: of what the model hides only whether it changed."""
     hidden: frozenset[str] = getattr(row, "HIDDEN", frozenset())
     return {name: f"({side})" if name in hidden else value for name, value in values.items()}
@@ -275,12 +301,14 @@ def _shown(row: models.Model, values: dict[str, Any], side: str) -> dict[str, An
 def _record(
     row: Configured, verb: str, before: dict[str, Any] | None, after: dict[str, Any], reason: str, now: datetime
 ) -> None:
+    kind = cast(type[models.Model], type(row))
+    object_type, action = (_TYPES[kind], _ACTIONS[kind]) if kind in _TYPES else cast(JournalledRow, row).JOURNAL
     audit.record(
         [
             Entry(
-                action=f"{_ACTIONS[type(row)]}.{verb}",
+                action=f"{action}.{verb}",
                 nova_id=row.pk if isinstance(row, Nova) else "",
-                object_type=_TYPES[type(row)],
+                object_type=object_type,
                 object_id=str(row.pk),
                 before=before,
                 after=after,

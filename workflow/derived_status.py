@@ -1,11 +1,14 @@
 """What a Nova is doing, told from evidence: commits, deadlines, verdicts; never from a word that a dead process left behind.
 
-The one function behind every page that shows a status. It reads rows already loaded and does no query itself.
+The one function behind every page that shows a status. It reads rows already loaded and does no query itself. Beside it stands
+the same law as an expression, so that a database can count and order many Novas by it; a test holds the two together.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from django.db.models import Case, CharField, Exists, F, OuterRef, Q, Value, When
 
 from safety.models import FleetFact, SafetyState
 from workflow.core.state import WorkflowState
@@ -14,7 +17,7 @@ from workflow.models import Nova, NovaState
 STREAM_REACHABLE = "stream_reachable"
 SILENT_AFTER = timedelta(seconds=60)  # at least; three cycles where that is longer
 
-# Trouble first: the order in which the statuses are looked for, and in which lists show them.
+# The order in which the statuses are looked for.
 KILLED, HALTED, QUARANTINED, ARCHIVED, PAUSED = "killed", "halted", "quarantined", "archived", "paused"
 DRAINING, SAFETY_PAUSE = "draining", "safety_pause"
 ERROR_RECOVERY, SILENT, WORKING, COMPLETING, IDLE, NEW = "error_recovery", "silent", "working", "completing", "idle", "new"
@@ -57,6 +60,28 @@ def derived_status(
     if state.total_cycles_completed:
         return DerivedStatus(IDLE, "nothing to do", state.state_entered_at)
     return DerivedStatus(NEW, "waiting for its first cycle", state.session_start_time)
+
+
+def status_expression(fleet: Mapping[str, FleetFact], cycle_times: Mapping[str, float], now: datetime) -> Case:
+    """Give the derived status of rows of NovaState as an expression; `cycle_times` are the personalities', in seconds."""
+    modes = (KILLED, HALTED, QUARANTINED, ARCHIVED, PAUSED, DRAINING)
+    stream = fleet.get(STREAM_REACHABLE)
+    unsafe = SafetyState.objects.filter(nova_id=OuterRef("nova_id"), is_safe=False)
+    silent = Q(pk__in=[])
+    for slug, seconds in cycle_times.items():
+        silent |= Q(nova__personality=slug, due_at__lt=now - max(SILENT_AFTER, timedelta(seconds=3 * seconds)))
+    return Case(
+        When(mode__in=modes, then=F("mode")),
+        *([When(~Q(pk__in=[]), then=Value(SAFETY_PAUSE))] if stream is not None and stream.value is False else ()),
+        When(Exists(unsafe), then=Value(SAFETY_PAUSE)),
+        When(current_state=WorkflowState.ERROR_RECOVERY, then=Value(ERROR_RECOVERY)),
+        When(silent, then=Value(SILENT)),
+        When(tasks_in_flight__gt=0, then=Value(WORKING)),
+        When(current_state=WorkflowState.COMPLETION_ROUTINE, then=Value(COMPLETING)),
+        When(total_cycles_completed__gt=0, then=Value(IDLE)),
+        default=Value(NEW),
+        output_field=CharField(),
+    )
 
 
 def load_fleet() -> dict[str, FleetFact]:

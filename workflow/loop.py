@@ -35,7 +35,8 @@ _OWN_STREAMS = 0.25  # seconds within which each Nova's own stream is looked at
 _TODO_STREAMS = 5.0  # the same of the streams on which mostly our own messages come back
 _SWEEP = timedelta(seconds=15)
 _SECOND_HAND = 0.05  # seconds that a slot without the intake leaves due Novas to the one that has it
-_GAPS = timedelta(seconds=60)  # the answers are long
+_GAPS = timedelta(seconds=60)
+_PARTS = 4  # of a small fleet's streams, one at each sweep and each look for gaps: names and answers are long
 _STRAIN = 0.25  # seconds of processor time without a rest that show that one slot is not enough
 _CALM = 5.0  # seconds without such strain before the reader does everything again
 _HASHES, _GAPS_CHECKED, _SWEPT = "state_hashes", "gaps_checked", "streams_swept"
@@ -80,7 +81,7 @@ class Loop:
             self._keep_house()
             reachable = self._stream_work()
             self._busy = self._step(reachable)
-            if self._busy and time.process_time() > self._rested_at + _STRAIN:
+            if time.process_time() > self._rested_at + _STRAIN:
                 self._strained_at = time.monotonic()
             self._failures = 0
         except leases.LeaseLost as lost:
@@ -245,14 +246,12 @@ class Loop:
             replies += reader.read_own()
         if self._due("todo", _TODO_STREAMS):
             replies += reader.read_todo()
-        if not self._busy and self._due("sweep", _HOUSEKEEPING) and _is_due_for_all(_SWEPT, _SWEEP, now):
-            replies += reader.sweep()
-            _note_done_for_all(_SWEPT, now)
+        if patience and self._due("sweep", _HOUSEKEEPING) and (turn := _turn_for_all(_SWEPT, _SWEEP, now)):
+            replies += reader.sweep(turn, _PARTS)
         if replies:
             self._take_in(replies)
-        if self._due("gaps", _HOUSEKEEPING) and _is_due_for_all(_GAPS_CHECKED, _GAPS, now):
-            reader.check_gaps(now=now)
-            _note_done_for_all(_GAPS_CHECKED, now)
+        if self._due("gaps", _HOUSEKEEPING) and (turn := _turn_for_all(_GAPS_CHECKED, _GAPS, now)):
+            reader.check_gaps(now=now, turn=turn, parts=_PARTS)
 
     def _take_in(self, replies: StreamEntries) -> None:
         reader = self._reader
@@ -278,11 +277,12 @@ class Loop:
         """Rest where no knock can be heard."""
         self._listening = False
         self._stop.wait(min(max(patience, 0.1), 0.5))
+        self._rested_at = time.process_time()
 
     # -- work
 
     def _step(self, reachable: bool) -> bool:
-        """Step due Novas and relay what is to be published; True if there may be more at once."""
+        """Step due Novas and relay what is to be published; True if more waits there (due Novas end a wait by themselves)."""
         took_in, self._took_in = self._took_in, False
         # what others committed goes out before this slot's own work, but what has just come in is acted on first
         worked = reachable and not took_in and self._publish()
@@ -297,7 +297,7 @@ class Loop:
                     self._publish()
         if took_in and committed is None:
             worked = reachable and self._publish()
-        return worked
+        return worked and RELAY in self._roles and OutboxEntry.objects.exists()
 
     def _has_turn(self) -> bool:
         """Whether due Novas are ours to step: a slot that does not read takes only what the reader left for a moment.
@@ -330,15 +330,15 @@ class Loop:
 
     def _refresh_hashes(self, now: datetime) -> None:
         """Write every Nova's hash before its TTL could end, whoever relays."""
-        if _is_due_for_all(_HASHES, timedelta(seconds=settings.STATE_HASH_REFRESH), now):
+        if _turn_for_all(_HASHES, timedelta(seconds=settings.STATE_HASH_REFRESH), now):
             publish_hashes(self._client, now=now)
-            _note_done_for_all(_HASHES, now)
 
 
-def _is_due_for_all(name: str, every: timedelta, now: datetime) -> bool:
-    """Whether something is due that is done once for all, whichever slot does it."""
-    return not FleetFact.objects.filter(name=name, observed_at__gt=now - every).exists()
-
-
-def _note_done_for_all(name: str, now: datetime) -> None:
-    FleetFact.objects.update_or_create(name=name, defaults={"observed_at": now})
+def _turn_for_all(name: str, every: timedelta, now: datetime) -> int:
+    """Begin what is done once for all slots, if it is due: give the number of this turn, from 1; 0: it is not."""
+    fact = FleetFact.objects.filter(name=name).first()
+    if fact is not None and fact.observed_at > now - every:
+        return 0
+    turn = 1 + int((fact.value if fact else 0) or 0)
+    FleetFact.objects.update_or_create(name=name, defaults={"value": turn, "observed_at": now})
+    return turn

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
+from django.dispatch import Signal
 
 from safety import audit
 from safety.audit import Entry
@@ -16,6 +17,10 @@ from safety.models import RULE_DURATIONS, Installation, SafetyPolicy
 from workflow.configuration import create_nova, save_configured
 from workflow.core.personality import NovaPersonalityConfig
 from workflow.models import Nova, Personality
+from workflow.schedules import seed_schedules
+
+# Sent inside seed_all's transaction with `now`: upper floors make what is theirs, and give the names of what they made.
+seeding = Signal()
 
 INSTALLATION_CREATED = "safety.installation.created"
 SEEDED = "seeded: part of every installation"
@@ -28,10 +33,12 @@ STRICT = SafetyRules(
     concurrent_requests=3,
     burst_requests=10,
     burst_window=timedelta(seconds=30),
+    process_memory_limit=400,
+    process_cpu_limit=0.9,
 )
 POLICIES = {
     "standard": ("The specification's limits.", STANDARD),
-    "strict": ("Tighter limits on calls to model providers.", STRICT),
+    "strict": ("Tighter limits on calls to model providers and on processes.", STRICT),
 }
 FLEET = ("torch", "echo", "helix", "vaeris", "synergy")
 
@@ -40,7 +47,9 @@ def seed_all(*, now: datetime) -> list[str]:
     """Make whatever is missing; give the names of what was made."""
     with transaction.atomic():
         made = seed_installation(now=now) + seed_policies(now=now) + seed_personalities(now=now)
-        return made + seed_fleet(now=now)
+        made += seed_fleet(now=now) + seed_schedules(now=now)
+        answers: list[Any] = seeding.send(sender=Installation, now=now)
+        return made + [name for _, names in answers for name in names]
 
 
 def seed_installation(*, now: datetime) -> list[str]:

@@ -37,6 +37,7 @@ TASK_LAPSED = "workflow.task.lapsed"
 TASK_RELEASED = "workflow.task.released"
 TASK_EDITED = "workflow.task.edited"
 TASK_ASSIGNED = "workflow.task.assigned"
+_MEASURED = frozenset({"finding_count", "exit_code"})  # metrics of builtin work and of commands: they prove themselves
 
 FLEET = "FLEET"
 
@@ -158,6 +159,8 @@ class TaskTracker:
             now, None, 0, max_attempts, 0, None, 0.0, order, 0, personal, cause,
         )  # fmt: skip
         after = {"priority": row.priority, "work_type": row.work_type, "executor": executor, "action": action}
+        if metadata and isinstance(again := metadata.get("rework_of"), str):
+            after["rework_of"] = again[:96]
         if waits_for:
             after["dependencies"] = ",".join(waits_for)
         if personal:
@@ -249,7 +252,8 @@ class TaskTracker:
     def lapse_task(self, row: TaskRow, *, open_again: bool) -> None:
         """Take a task in progress from an agent that let its lease end, for the next one to begin; the caller starts it."""
         self._expect(row, TaskStatus.IN_PROGRESS)
-        self.journal.note(row, TASK_LAPSED, {"attempt": row.attempts}, reason="The agent that held it let its lease end.")
+        after = {"attempt": row.attempts, "open": open_again}
+        self.journal.note(row, TASK_LAPSED, after, reason="The agent that held it let its lease end.")
         row.status = "pending"
         if open_again:
             row.assignee = ""
@@ -259,7 +263,13 @@ class TaskTracker:
         self._expect(row, TaskStatus.IN_PROGRESS)
         row.status, row.attempts = "pending", max(row.attempts - 1, 0)
         self.journal.publish(
-            row, TASK_RELEASED, "task_progress", reason=reason, update=reason or "Given back.", progress_percentage="0"
+            row,
+            TASK_RELEASED,
+            "task_progress",
+            after={"open": open_again},
+            reason=reason,
+            update=reason or "Given back.",
+            progress_percentage="0",
         )
         if open_again:
             row.assignee = ""
@@ -291,7 +301,7 @@ class TaskTracker:
         self._expect(row, TaskStatus.PENDING, TaskStatus.BLOCKED)
         before, row.assignee = {"assignee": row.assignee}, assignee
         self._change(row, assignee=assignee or None, reserved_by="", reserved_until=None)
-        after = {"assignee": assignee}
+        after = {"assignee": assignee, "was": row.status}
         self.journal.publish(row, TASK_ASSIGNED, "task_todo", before=before, after=after, reason=reason)
         if row.status == TaskStatus.PENDING:
             self._announce_ready(row)
@@ -324,6 +334,7 @@ class TaskTracker:
         """Stop work on a task until `owner` has done `action`: the dead-letter list is made of these."""
         row = self._row(task)
         self._expect(row, TaskStatus.PENDING, TaskStatus.IN_PROGRESS)
+        after = {"owner": owner, "action": action, "work_type": row.work_type, "was": row.status}
         row.status, row.blocked_at = "blocked", self.now
         changes: dict[str, Any] = {"status": "blocked", "blocked_at": self.now, "block_owner": owner[:64]}
         changes |= {"block_action": action[:200], "block_reason": reason, "reserved_by": "", "reserved_until": None}
@@ -333,9 +344,7 @@ class TaskTracker:
         extra: Any = {"update": reason, "progress_percentage": str(row.progress), "block_owner": owner, "block_action": action}
         if results:
             extra["results"] = results
-        self.journal.publish(
-            row, TASK_BLOCKED, "task_progress", after={"owner": owner, "action": action}, reason=reason, **extra
-        )
+        self.journal.publish(row, TASK_BLOCKED, "task_progress", after=after, reason=reason, **extra)
 
     def unblock_task(self, task: TaskRow | str, reason: str) -> None:
         """Put a blocked task back to pending with fresh attempts."""
@@ -536,6 +545,7 @@ class TaskTracker:
         reason: str = "",
     ) -> None:
         text = bulk.json_text(metrics or {})
+        after = self._sums_of(row, outcome, metrics or {})
         row.status = "completed"
         progress = 100 if outcome is Outcome.SUCCEEDED else row.progress
         self._change(
@@ -551,4 +561,20 @@ class TaskTracker:
         )
         extra: Any = {"completed_at": self.journal.stamp, "results": results, "metrics": text, "outcome": outcome.value}
         stream = "task_completed" if row.assignee else ""
-        self.journal.publish(row, action, stream, after={"outcome": outcome.value}, reason=reason, **extra)
+        self.journal.publish(row, action, stream, after=after, reason=reason, **extra)
+
+    def _sums_of(self, row: TaskRow, outcome: Outcome, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Give what the journal says of a task's end beside its message: what figures are summed from, no text."""
+        came_late = row.status == TaskStatus.IN_PROGRESS and row.blocked_at and "blocked_at" in row.changes
+        was = TaskStatus.BLOCKED.value if came_late else row.status
+        after: dict[str, Any] = {"outcome": outcome.value, "work_type": row.work_type, "was": was}
+        if outcome is Outcome.SUCCEEDED:
+            after["evidence"] = bool(metrics.get("evidence")) or not _MEASURED.isdisjoint(metrics)
+            after["lead_ms"] = _milliseconds(row.created_at, self.now)
+            if row.started_at:
+                after["work_ms"] = _milliseconds(row.started_at, self.now)
+        return after
+
+
+def _milliseconds(begin: datetime, end: datetime) -> int:
+    return max(0, round((end - begin).total_seconds() * 1000))

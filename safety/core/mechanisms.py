@@ -125,17 +125,28 @@ class ReallyChillWillyEmergency:
 
     def check_safety_status(self, facts: SafetyFacts, rules: SafetyRules, now: datetime) -> SafetyStatus:
         cpu, memory = facts.fleet.cpu_load, facts.fleet.memory_ratio
+        used, held = facts.fleet.process_cpu, facts.fleet.process_memory
         errors, lag = facts.error_ratio, facts.queue_lag
-        if cpu is None or memory is None or errors is None or lag is None:
+        if cpu is None or memory is None or used is None or held is None or errors is None or lag is None:
             readings = {
                 "load of the machine": cpu,
                 "memory of the machine": memory,
+                "load of the worker processes": used,
+                "memory of the worker processes": held,
                 "share of executions that failed": errors,
                 "lag of the queue": lag,
             }
             return unreadable(self.name, facts, now, readings)
         row = cooldowns_in_a_row(facts, rules, now) if facts.cooldowns_in_a_row else 0
-        score = stress_score(cpu, memory, errors, lag, row)
+        score = stress_score(
+            cpu,
+            memory,
+            errors,
+            lag,
+            row,
+            process_cpu=used / rules.process_cpu_limit,
+            process_memory=held / rules.process_memory_limit,
+        )
         if score >= rules.emergency_stress:
             return objection(
                 self.name,

@@ -66,6 +66,8 @@ class SafetyRules:
     emergency_stress: float = 90.0
     stress_sustained: timedelta = timedelta(seconds=60)
     meditation: timedelta = timedelta(minutes=30)
+    process_memory_limit: int = 500  # MB that a worker process may use, with the programs it runs
+    process_cpu_limit: float = 1.0  # share of the machine's processors that all worker processes may use
     # hooks
     hook_silence: timedelta = timedelta(minutes=5)
     hook_failures_in_window: int = 5
@@ -93,6 +95,8 @@ class FleetFacts:
     stream_gap: str = ""  # the stream in which entries vanished before they were read, if any
     cpu_load: float | None = 0.0  # load average of one minute / cores
     memory_ratio: float | None = 0.0  # used / total, 0 to 1
+    process_memory: float | None = 0.0  # MB of the largest worker process and the programs it runs
+    process_cpu: float | None = 0.0  # share of the machine's processors that the worker processes use, 0 to 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from safety.models.incident import SafetyIncident
 from safety.models.journal import AuditEntry, AuditEntryQuerySet, Installation, JournalHead, JournalIsAppendOnly, OutboxEntry
 from safety.models.policy import RULE_DURATIONS, SafetyPolicy
 from safety.models.provider import ProviderAccount
+from safety.models.seal import AuditSeal, SealArchive, SealCandidate, VerificationRun
 from safety.models.state import CandidateVerdict, FleetFact, Observation, SafetyState
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "ApiKey",
     "AuditEntry",
     "AuditEntryQuerySet",
+    "AuditSeal",
     "CandidateVerdict",
     "FleetFact",
     "HookEvent",
@@ -25,5 +27,8 @@ __all__ = [
     "SafetyIncident",
     "SafetyPolicy",
     "SafetyState",
+    "SealArchive",
+    "SealCandidate",
     "StoredAnswer",
+    "VerificationRun",
 ]

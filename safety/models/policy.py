@@ -61,6 +61,10 @@ class SafetyPolicy(models.Model):
     emergency_stress = models.FloatField(default=_STANDARD.emergency_stress)
     stress_sustained = _seconds(_STANDARD.stress_sustained)
     meditation = _seconds(_STANDARD.meditation)
+    process_memory_limit = _count(_STANDARD.process_memory_limit)
+    process_cpu_limit = models.FloatField(
+        default=_STANDARD.process_cpu_limit, validators=[MinValueValidator(0.01), MaxValueValidator(1.0)]
+    )
     hook_silence = _seconds(_STANDARD.hook_silence)
     hook_failures_in_window = _count(_STANDARD.hook_failures_in_window)
     session_events_per_minute = _count(_STANDARD.session_events_per_minute)

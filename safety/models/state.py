@@ -61,7 +61,7 @@ class Observation(models.Model):
 class FleetFact(models.Model):
     """What one process observed of machine and stream server for all to use (one row a name)."""
 
-    name = models.CharField(max_length=32, primary_key=True)
+    name = models.CharField(max_length=128, primary_key=True)
     value = models.JSONField(null=True)
     since = models.DateTimeField(null=True)
     observed_at = models.DateTimeField()

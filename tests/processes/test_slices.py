@@ -1,11 +1,15 @@
 """A slice's turn at its slot, and what the supervisor does to slots and queue."""
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django_q.models import OrmQ, Schedule
 
+from safety.models import FleetFact
 from tests.processes.stack import wait_until
 from workflow import leases
 from workflow.hosting import slots
@@ -51,6 +55,21 @@ class TestSlice:
         assert before is not None
         assert after is not None
         assert after > before
+
+    def test_tells_what_its_process_uses(self, slot: str) -> None:
+        program = subprocess.Popen([sys.executable, "-c", "held = bytearray(90_000_000); print('ready'); input()"],
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"ready\n"
+        Slice(slot, seconds=10.0).begin()
+        with_program = FleetFact.objects.get(name=f"process:{slot}").value
+        program.communicate(b"\n")
+        second = Slice(slots.slot_names("loops")[1], seconds=10.0)
+        second.begin()
+        alone = FleetFact.objects.get(name=f"process:{second.slot}").value
+        assert with_program["memory"] > alone["memory"] + 80
+        assert 0 <= with_program["cpu"] <= 1
+        assert alone["host"] == settings.HOST
 
     def test_that_lost_its_slot_leaves_without_successor(self, slot: str, settings: Any) -> None:
         settings.SLOT_HEARTBEAT_SECONDS = 0.0

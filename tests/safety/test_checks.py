@@ -22,9 +22,29 @@ def test_production_refuses_default_secrets(settings, secret):
     settings.SECRET_KEY = settings.OPERATOR_KEY = secret
     assert found(*checks.check_secrets()) == []
     settings.PRODUCTION = True
-    assert found(*checks.check_secrets()) == ["novawf.E001", "novawf.E002"]
+    assert found(*checks.check_secrets())[:2] == ["novawf.E001", "novawf.E002"]
     settings.SECRET_KEY = settings.OPERATOR_KEY = "kU3" * 20
+    settings.SECRETS_KEY = "Zq8" * 20
     assert found(*checks.check_secrets()) == []
+
+
+def test_production_misses_the_seals_key(settings):
+    settings.SEAL_KEY = ""
+    assert found(*checks.check_seal_key()) == []
+    settings.PRODUCTION = True
+    assert found(*checks.check_seal_key()) == ["novawf.W004"]
+    settings.SEAL_KEY = "change-me-" + "x" * 40
+    assert found(*checks.check_seal_key()) == ["novawf.E006"]
+    settings.SEAL_KEY = "kU3" * 20
+    assert found(*checks.check_seal_key()) == []
+
+
+@pytest.mark.parametrize("key", ["", "short", "change-me-" + "x" * 40, "kU3" * 20])
+def test_production_warns_of_a_key_that_secrets_are_not_safe_under(settings, key):
+    settings.SECRET_KEY, settings.OPERATOR_KEY, settings.SECRETS_KEY = "kU3" * 20, "pL5" * 20, key
+    assert found(*checks.check_secrets()) == []
+    settings.PRODUCTION = True
+    assert found(*checks.check_secrets()) == ["novawf.W005"]
 
 
 @pytest.mark.parametrize(

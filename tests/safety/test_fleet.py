@@ -27,6 +27,8 @@ def test_what_nobody_observed_is_not_readable(now):
         stream_memory_ratio=None,
         cpu_load=None,
         memory_ratio=None,
+        process_memory=None,
+        process_cpu=None,
     )
 
 
@@ -60,6 +62,15 @@ def test_it_is_measured_once_a_second_however_many_ask(now, stream, django_asser
         assert safety_facts.observe_fleet(now + timedelta(milliseconds=900), stream) == first
     FleetFact.objects.filter(name="cpu_load").update(value=99)
     assert safety_facts.observe_fleet(now + timedelta(seconds=1), stream).cpu_load != 99
+
+
+def test_the_largest_worker_process_and_the_busiest_host_count(now):
+    for slot, host, memory, cpu in (("a", "one", 120.0, 0.2), ("b", "one", 310.0, 0.3), ("c", "two", 90.0, 0.4)):
+        safety_facts.note_process(f"slot:loops:{host}:{slot}", host, memory=memory, cpu=cpu, now=now)
+    fleet = safety_facts.load_fleet(now)
+    assert (fleet.process_memory, fleet.process_cpu) == (310.0, 0.5)
+    safety_facts.note_process("slot:loops:two:c", "two", memory=95.0, cpu=0.1, now=now + timedelta(seconds=9))
+    assert safety_facts.load_fleet(now + timedelta(seconds=11)).process_memory == 95.0  # the others are silent
 
 
 def test_an_outage_is_told_once_and_its_end_once(now, stream_server, stream_url):

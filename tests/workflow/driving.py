@@ -21,6 +21,8 @@ WELL = FleetFacts(
     stream_memory_ratio=0.1,
     cpu_load=0.5,
     memory_ratio=0.5,
+    process_memory=120.0,
+    process_cpu=0.1,
 )
 FAR = timedelta(days=1)
 

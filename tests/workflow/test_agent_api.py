@@ -12,7 +12,7 @@ from django.db import connections
 from django.test import Client
 from django.utils import timezone
 
-from novawf_site.asgi import Handler, KeptThreads
+from novawf_site.handler import Handler, KeptThreads
 from safety.api_keys import create_key
 from safety.models import AuditEntry
 from tests import factories
@@ -282,8 +282,9 @@ async def test_a_claim_that_waits_gets_the_task_that_comes_meanwhile(app):
     waiting = asyncio.create_task(poll(app, key, {"wait": 30}))
     await asyncio.sleep(0.1)
     task = await sync_to_async(factories.make_task)(now=timezone.now())
-    status, body, _ = await asyncio.wait_for(waiting, 20)
+    status, body, headers = await asyncio.wait_for(waiting, 20)
     assert (status, body["tasks"][0]["task_id"]) == (200, task.id)
+    assert f";r={settings.REQUESTS_PER_MINUTE - 1};" in headers["ratelimit"]  # it asked twice, and counts once
 
 
 @pytest.mark.django_db(transaction=True)

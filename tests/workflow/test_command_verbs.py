@@ -36,7 +36,9 @@ def command_verbs(name: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize(("address", "command"), [("novas", "nova"), ("tasks", "task"), ("incidents", "incident")])
+@pytest.mark.parametrize(
+    ("address", "command"), [("novas", "nova"), ("tasks", "task"), ("incidents", "incident"), ("approvals", "approval")]
+)
 def test_every_verb_of_the_api_is_one_of_the_command_line(address, command):
     wanted = rest_verbs(address) - AGENTS - BY_FILE
     assert len(wanted) > 1
@@ -49,7 +51,21 @@ def test_what_is_listed_at_the_api_is_listed_and_shown_at_the_command_line(comma
 
 
 @pytest.mark.parametrize(
-    "command", ["nova", "task", "message", "journal", "stream", "incident", "backup", "restore", "apply", "deploy", "seed_demo"]
+    "command",
+    [
+        "nova",
+        "task",
+        "message",
+        "journal",
+        "stream",
+        "incident",
+        "approval",
+        "backup",
+        "restore",
+        "apply",
+        "deploy",
+        "seed_demo",
+    ],
 )
 def test_every_command_prints_json_when_asked(command):
     parser = load_command_class("workflow", command).create_parser("manage.py", command)

@@ -17,7 +17,7 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
-from safety import triggers
+from safety import anchors, seals, triggers, verification
 from safety.models import AuditEntry, Installation
 from safety.stream_client import StreamClient
 from tests import factories
@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
 @pytest.fixture(autouse=True)
 def _own_var(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "VAR_DIR", tmp_path / "var")
+    monkeypatch.setattr(settings, "SEALS_LOG", tmp_path / "seals.jsonl")
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +93,23 @@ def test_what_was_backed_up_comes_back_guarded_and_goes_on(house, file, now):
     newest = AuditEntry.objects.latest("id")
     assert newest.id > found[-1][0]
     assert newest.seq == max(entry[2] for entry in before) + 1
+
+
+def test_seals_stay_valid_and_their_log_says_what_was_taken_back(house, file, now, tmp_path):
+    ask("Kept", now)
+    seals.seal(now=now)
+    anchors.append()
+    run("backup", str(file))
+    ask("Lost", now)
+    seals.seal(now=now)
+    assert anchors.append() == 1
+    elsewhere = anchors.read(settings.SEALS_LOG)
+    run("restore", str(file), replace=True)
+    assert verification.verify(anchors=anchors.own()).damages == 0
+    assert [finding.damage for finding in verification.verify(anchors=elsewhere).findings] == ["truncated"]
+    ask("Next", now)
+    assert seals.seal(now=now) == anchors.append() == 1
+    assert verification.verify(anchors=anchors.own()).damages == 0
 
 
 def test_the_streams_are_forgotten_so_that_they_are_made_anew(house, file, now, stream):

@@ -141,12 +141,23 @@ TYPED: dict[tuple[str, ...], str] = {
     ("message", "post", "torch", "Look at the beans."): "post_novas_one_messages",
     ("message", "list", "torch"): "get_novas_one_messages",
     ("journal", "tail"): "get_journal",
+    ("audit_verify", "--json"): "post_journal_verify",
     ("incident", "list"): "get_incidents",
     ("incident", "show", "17"): "get_incidents_one",
     **{
         ("incident", verb, "17", *WHY): f"post_incidents_one_{verb.replace('-', '_')}"
         for verb in ("acknowledge", "mitigate", "resolve", "false-positive", "note")
     },
+    ("alert", "list"): "get_alerts",
+    ("alert", "rules"): "get_alert_rules",
+    ("alert", "channels"): "get_alert_channels",
+    ("alert", "deliveries"): "get_alert_deliveries",
+    ("alert", "test", "ops", *WHY): "post_alert_channels_one_test",
+    ("alert", "reopen", "ops", *WHY): "post_alert_channels_one_reopen",
+    ("alert", "redeliver", "17", *WHY): "post_alert_deliveries_one_redeliver",
+    ("approval", "list"): "get_approvals",
+    ("approval", "show", "17"): "get_approvals_one",
+    **{("approval", verb, "17", *WHY): f"post_approvals_one_{verb}" for verb in ("approve", "deny")},
     ("apikey", "list"): "get_keys",
     **{("apikey", verb, "17", *WHY): f"post_keys_one_{verb}" for verb in ("rotate", "suspend", "reinstate", "revoke")},
     ("apikey_create", "torch"): "post_keys",

@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import pytest
 from django.conf import settings as conf
 
+from safety.facts import note_process
 from safety.models import AuditEntry, FleetFact, Installation, OutboxEntry, SafetyIncident
 from tests.factories import make_installation, make_nova
 from tests.workflow.driving import silence_momentum, state_of
 from workflow import leases
+from workflow import loop as module
 from workflow.loop import Loop
 from workflow.models import Execution, InboxMessage, Lease, NovaState, StreamCursor, Task
 from workflow.streams.reader import EPOCH_KEY
@@ -39,6 +41,14 @@ class Clock:
         return self.worked
 
 
+class Driven(Loop):
+    """A loop whose process tells what it uses, as the slice does that drives one."""
+
+    def round(self) -> None:
+        note_process("slot:loops:test:0", "test", memory=100.0, cpu=0.0, now=module._now())
+        super().round()
+
+
 @pytest.fixture
 def clock(monkeypatch, settings):
     settings.STREAM_BLOCK_LIMIT = 0.03  # an idle round's sleep
@@ -61,7 +71,7 @@ def loops(stream, clock):
 
     def loop(name: str) -> Loop:
         if name not in made:
-            made[name] = Loop(name, threading.Event())
+            made[name] = Driven(name, threading.Event())
         return made[name]
 
     yield loop

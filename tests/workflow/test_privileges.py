@@ -18,8 +18,14 @@ from django.db import transaction
 from django.test import Client
 from django.urls import reverse
 
+from reporting import reports
+from reporting.api import urls as reporting_urls
+from reporting.core.metrics import Period
+from reporting.models import AlertChannel, AlertDelivery, AlertEvent, AlertRule, ReportLink, ReportSchedule
+from reporting.scope import Scope
 from safety import api_keys
 from safety.core.scopes import NOVA_SCOPES, OPERATOR_SCOPES
+from safety.encryption import encrypt
 from safety.models import AuditEntry, ProviderAccount, SafetyIncident
 from tests import factories
 from tests.workflow.test_api import KEY, _operator_key  # noqa: F401 - fixtures
@@ -104,8 +110,39 @@ MAY: dict[str, dict[str, set[str]]] = {
     "executions": {"GET": EVERYBODY},
     "journal": {"GET": AUDITORS},
     "journal-entry": {"GET": AUDITORS},
+    "journal-seals": {"GET": AUDITORS},
+    "journal-verify": {"GET": AUDITORS, "POST": AUDITORS},
+    "journal-verifications": {"GET": AUDITORS},
     "insights": {"GET": EVERYBODY},
     "celebrations": {"GET": EVERYBODY},
+    "dashboard": {"GET": EVERYBODY},
+    "handover": {"GET": EVERYBODY},
+    "handover-take": {"POST": EVERYBODY},
+    "alerts": {"GET": EVERYBODY},
+    "alert": {"GET": EVERYBODY},
+    "alert-rules": {"GET": EVERYBODY, "POST": OFFICERS},
+    "alert-rule": {"GET": EVERYBODY, "PATCH": OFFICERS},
+    "alert-rule-verb": {"POST": OFFICERS},
+    "alert-channels": {"GET": KEEPERS, "POST": OFFICERS},
+    "alert-channel": {"GET": KEEPERS, "PATCH": OFFICERS},
+    "alert-channel-verb": {"POST": OFFICERS},
+    "alert-channel-test": {"POST": OFFICERS},
+    "alert-channel-reopen": {"POST": OFFICERS},
+    "alert-deliveries": {"GET": KEEPERS},
+    "alert-delivery": {"GET": KEEPERS},
+    "alert-delivery-redeliver": {"POST": OFFICERS},
+    "team-dashboard": {"GET": EVERYBODY},
+    "nova-dashboard": {"GET": EVERYBODY | {AGENT}},
+    "series": {"GET": EVERYBODY},
+    "team-series": {"GET": EVERYBODY},
+    "nova-series": {"GET": EVERYBODY | {AGENT}},
+    "reports": {"GET": EVERYBODY, "POST": OPERATORS},
+    "report": {"GET": EVERYBODY},
+    "report-export": {"GET": EVERYBODY},
+    "report-links": {"GET": OPERATORS, "POST": OPERATORS},
+    "report-link-revoke": {"POST": OPERATORS},
+    "report-schedules": {"GET": EVERYBODY, "POST": OPERATORS},
+    "report-schedule-verb": {"POST": OPERATORS},
 }
 # of these scopes a Nova's key needs one; an address that is not named is open to any of its keys
 AGENTS_NEED: dict[tuple[str, str], set[str]] = {
@@ -126,6 +163,8 @@ AGENTS_NEED: dict[tuple[str, str], set[str]] = {
     ("nova-messages", "POST"): {"messages"},
     ("messages-ack", "POST"): {"messages"},
     ("events", "GET"): {"events"},
+    ("nova-dashboard", "GET"): {"read"},
+    ("nova-series", "GET"): {"read"},
 }
 # bodies that get as far as the question whose Nova it is; of the others a reason is enough
 BODIES: dict[str, dict[str, Any]] = {
@@ -145,9 +184,12 @@ NOT_FOR_KEYS = {
 }
 
 
+PATTERNS = {str(pattern.name): (house.app_name, pattern) for house in (urls, reporting_urls) for pattern in house.urlpatterns}
+
+
 def addresses() -> Iterator[tuple[str, str]]:
     """Give (name, words of the address) of every address; one with several verbs once for each."""
-    for pattern in urls.urlpatterns:
+    for _, pattern in PATTERNS.values():
         verbs = re.search(r"\(\?P<verb>([^)]*)\)", str(pattern.pattern))
         for verb in verbs[1].split("|") if verbs else [""]:
             yield str(pattern.name), verb
@@ -159,19 +201,21 @@ Part = Iterator[AbstractContextManager[tuple[str, str]]]
 
 
 def path_of(name: str, verb: str) -> str:
-    pattern = next(p for p in urls.urlpatterns if p.name == name)
-    kind = name.removesuffix("-verb").removesuffix("-close-breaker").removesuffix("-test")
+    namespace, pattern = PATTERNS[name]
+    kind = name.removesuffix("-verb").removesuffix("-close-breaker").removesuffix("-test").removesuffix("-reopen")
     values = {
         "nova_id": "torch", "incident_id": "900017", "halt_id": "900018", "key_id": "900019", "task_id": "T-1",
-        "approval_id": "900022",
+        "approval_id": "900022", "team": "day", "alert_id": "900024", "delivery_id": "900025",
+        "report_id": "REPORT-20261120-0a1b2c3d", "kind": "csv", "link_id": "0a1b", "schedule_id": "900024",
         "entry_id": str(AuditEntry.objects.latest("id").pk),
         "permit_id": "abc", "verb": verb,
         "pk": {
             "personality": "torch", "policy": "standard", "objective": "900021", "provider-account": "claude",
             "command": "words", "http-endpoint": "builds", "model-price": "900023",
+            "alert-rule": "silent", "alert-channel": "ops",
         }.get(kind, ""),
     }  # fmt: skip
-    return reverse(f"api:{name}", kwargs={group: values[group] for group in pattern.pattern.regex.groupindex})
+    return reverse(f"{namespace}:{name}", kwargs={group: values[group] for group in pattern.pattern.regex.groupindex})
 
 
 @pytest.fixture
@@ -179,7 +223,7 @@ def house(now: datetime) -> None:
     """What the addresses are about: each of them exists, with ids that no sequence of the database comes to."""
     factories.make_installation()
     for nova_id in ("torch", "echo"):
-        factories.make_nova(nova_id, personality=nova_id)
+        factories.make_nova(nova_id, personality=nova_id, team="day")
     factories.make_task(id="T-1", assignee="torch")
     factories.make_objective(pk=900021)
     ProviderAccount.objects.create(slug="claude", key_source="file", key_location="/nowhere")  # tried, it makes no call
@@ -197,6 +241,19 @@ def house(now: datetime) -> None:
         requested_at=now,
         expires_at=now + timedelta(days=9999),
     )
+    rule = AlertRule.objects.create(slug="silent", title="Silent", condition="nova_silent", threshold=60.0)
+    channel = AlertChannel.objects.create(
+        slug="ops", kind="webhook", url="https://ops.example.com/", encrypted_secret=encrypt("whsec_x")
+    )
+    event = AlertEvent.objects.create(pk=900024, rule=rule, title="Silent", tier="warning", fired_at=now, seen_at=now)
+    AlertDelivery.objects.create(
+        pk=900025, channel=channel, event=event, kind="fired", message_id="x", title="x", created_at=now, due_at=now
+    )
+    report = reports.make_report(Scope(), Period(now - timedelta(days=7), now), now=now)
+    report.id, report._state.adding = "REPORT-20261120-0a1b2c3d", True
+    report.save(force_insert=True)
+    ReportLink.objects.create(pk="0a1b", report=report, created_at=now, created_by="x", expires_at=now + timedelta(days=9))
+    ReportSchedule.objects.create(pk=900024, name="Monday", due_at=now)
     _, key = api_keys.create_key("torch", now=now)
     type(key).objects.filter(pk=key.pk).update(id=900019)
 

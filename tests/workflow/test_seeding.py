@@ -6,6 +6,7 @@ from io import StringIO
 import pytest
 from django.core.management import call_command
 
+from reporting.seeding import RULES
 from safety.core.status import SafetyRules
 from safety.models import AuditEntry, Installation, SafetyPolicy
 from safety.stream_client import StreamClient
@@ -37,7 +38,7 @@ def test_the_presets_are_the_specs_and_the_designs_numbers(now: datetime) -> Non
 
 
 def test_a_second_time_makes_nothing_and_takes_nothing_back(now: datetime) -> None:
-    assert len(seeding.seed_all(now=now)) == 13
+    assert len(seeding.seed_all(now=now)) == 16 + len(RULES)
     services.update_nova("torch", {"team": "forge"}, now=now)
     services.archive_nova("echo", reason="not needed", now=now)
     SafetyPolicy.objects.filter(slug="strict").update(requests_per_minute=5)
@@ -52,7 +53,7 @@ def test_a_second_time_makes_nothing_and_takes_nothing_back(now: datetime) -> No
 def test_everything_made_is_journalled() -> None:
     out = StringIO()
     call_command("seed", stdout=out)
-    assert out.getvalue().count("made") == AuditEntry.objects.filter(actor="cli:seed").count() == 13
+    assert out.getvalue().count("made") == AuditEntry.objects.filter(actor="cli:seed").count() == 16 + len(RULES)
     call_command("seed", stdout=out)
     assert "nothing was missing" in out.getvalue()
 

@@ -1,7 +1,23 @@
-from workflow.admin import agents, configured, executors, incidents, keys, novas, observed, providers, records, stops, tasks
+from workflow.admin import (
+    agents,
+    approvals,
+    configured,
+    executors,
+    incidents,
+    keys,
+    novas,
+    observed,
+    providers,
+    queue,
+    records,
+    seals,
+    stops,
+    tasks,
+)
 
 __all__ = [
     "agents",
+    "approvals",
     "configured",
     "executors",
     "incidents",
@@ -9,7 +25,9 @@ __all__ = [
     "novas",
     "observed",
     "providers",
+    "queue",
     "records",
+    "seals",
     "stops",
     "tasks",
 ]

@@ -15,6 +15,7 @@ class HookEventAdmin(ReadOnlyAdmin):
     journal_type = "hook"
     list_display = ["id", "received_at", "nova_id", "event", "tool_name", "show_answer", "session_id", "problem"]
     list_filter = [("nova_id", ExactTextFilter), ("session_id", ExactTextFilter), "received_at"]
+    served = frozenset({"nova_id__exact"})
     ordering = ["-id"]
     fieldsets = [
         (None, {"fields": ["received_at", ("nova_id", "session_id"), ("event", "tool_name"), "show_answer", "problem"]}),
@@ -34,8 +35,9 @@ class HookSessionAdmin(ReadOnlyAdmin):
 
     journal_type = "session"
     list_display = ["session_id", "nova_id", "show_status", "source", "started_at", "show_seen", "events", "turns"]
-    list_filter = [("nova_id", ExactTextFilter), "source", "started_at"]
-    search_fields = ["=session_id"]
+    list_filter = [("nova_id", ExactTextFilter), ("source", ExactTextFilter), "started_at"]
+    served = frozenset()
+    search_fields = ["session_id__exact"]
     search_help_text = "a session's whole id"
     ordering = ["-id"]
     fields = [

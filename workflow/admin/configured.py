@@ -1,12 +1,12 @@
 """The admin's pages of what operators configure beside Novas: personalities, safety policies, objectives."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
@@ -14,13 +14,21 @@ from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from unfold.decorators import display
-from unfold.widgets import UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from safety.admin import table
 from safety.limits import limits_in_force
 from safety.models import SafetyPolicy
 from workflow.admin.verbs import AdminVerb, VerbAdmin, one_by_one
 from workflow.configuration import archive, restore, save_configured
+from workflow.core.personality import (
+    CELEBRATION_STYLES,
+    COMMUNICATION_PATTERNS,
+    WORK_STYLES,
+    celebration_stages,
+    phrase,
+    work_style,
+)
 from workflow.models import Nova, Objective, Personality
 
 
@@ -98,22 +106,81 @@ class ConfiguredAdmin(VerbAdmin):
         return "archived" if row.archived_at else "in use"
 
 
+def _styles(name: str, known: Sequence[str]) -> forms.ChoiceField:
+    """Offer the styles that are known: any other is read as the first."""
+    return forms.ChoiceField(
+        choices=[(style, style.replace("_", " ")) for style in known], label=name, widget=UnfoldAdminSelectWidget
+    )
+
+
+class PersonalityForm(ConfiguredForm):
+    """A personality's fields, with the styles that there are; one that is none of them stays as it is until it is changed."""
+
+    celebration_style = _styles("Celebration style", CELEBRATION_STYLES)
+    work_style = _styles("Work style", WORK_STYLES)
+    communication_pattern = _styles("Communication pattern", COMMUNICATION_PATTERNS)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in ("celebration_style", "work_style", "communication_pattern"):
+            stands = getattr(self.instance, name)
+            field: Any = self.fields.get(name)  # a page without a form has none
+            if field is not None and stands and stands not in dict(field.choices):
+                field.choices = [*field.choices, (stands, f"{stands} (unknown)")]
+
+
 @admin.register(Personality)
 class PersonalityAdmin(ConfiguredAdmin):
     journal_type = "personality"
+    form = PersonalityForm
     verbs = archiving(Personality)
-    list_display = [
-        "slug", "base_cycle_time", "reflection_frequency", "celebration_style", "work_style", "communication_pattern",
-        "show_use",
-    ]  # fmt: skip
+    list_display = ["slug", "base_cycle_time", "reflection_frequency", "work_style", "show_novas", "show_use"]
     list_filter = [InUse]
     search_fields = ["slug"]
     ordering = ["slug"]
+    readonly_fields = ["show_novas", "show_effect"]
     fieldsets = [
+        ("Where it holds", {"fields": ["show_novas", "show_effect"]}),
         (None, {"fields": ["slug", ("base_cycle_time", "reflection_frequency")]}),
         ("Styles", {"fields": ["celebration_style", "work_style", "communication_pattern"]}),
         ("Why", {"fields": ["reason"]}),
     ]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Personality]:
+        rows: QuerySet[Personality] = super().get_queryset(request)
+        return rows.annotate(novas=_in_service("personality"))
+
+    def get_fieldsets(self, request: HttpRequest, obj: Personality | None = None) -> Any:
+        return self.fieldsets if obj else self.fieldsets[1:]
+
+    @display(description="Novas")
+    def show_novas(self, personality: Any) -> SafeString:
+        return _novas("personality", personality.pk, personality.novas)
+
+    @display(description="what that comes to")
+    def show_effect(self, personality: Personality) -> SafeString:
+        rows = [(what, value, origin) for what, value, origin in _in_force(personality)]
+        return table(["what", "in force", "origin"], rows)
+
+
+def _in_force(row: Personality) -> Iterator[tuple[str, str, str]]:
+    """Tell what a personality comes to when it is worked by, and which column says so."""
+    yield "a cycle takes, where nothing urgent comes", f"{row.base_cycle_time:g} s", "base cycle time"
+    seldom = f"1 in {1 / row.reflection_frequency:.3g}" if row.reflection_frequency else "never"
+    yield "cycles that look back", seldom, "reflection frequency"
+    for level in ("quiet", "steady", "strong", "outstanding"):
+        stages = celebration_stages(row.celebration_style, level)
+        told = f"{sum(stages)} s: {stages[0]} s joy, {stages[1]} s reflection, {stages[2]} s planning"
+        yield f"after a {level} achievement", told, _origin("celebration style", row.celebration_style, CELEBRATION_STYLES)
+    first = ", ".join(work_style(row.work_style).momentum_first).replace("_", " ")
+    yield "work it finds itself, first of all", first, _origin("work style", row.work_style, WORK_STYLES)
+    voice = phrase(row.communication_pattern, "begun")
+    yield "its voice", f"“{voice}”", _origin("communication pattern", row.communication_pattern, COMMUNICATION_PATTERNS)
+
+
+def _origin(column: str, value: str, known: Sequence[str]) -> str:
+    words = value.replace("_", " ")
+    return f"{column} {words}" if value in known else f"{column} {words} is unknown and read as {known[0].replace('_', ' ')}"
 
 
 @admin.register(SafetyPolicy)
@@ -121,13 +188,12 @@ class SafetyPolicyAdmin(ConfiguredAdmin):
     journal_type = "policy"
     verbs = archiving(SafetyPolicy)
     list_display = [
-        "slug", "description", "requests_per_minute", "requests_per_hour", "requests_per_day", "concurrent_requests",
-        "max_concurrent_tasks", "show_use",
+        "slug", "description", "requests_per_minute", "requests_per_day", "max_concurrent_tasks", "show_enforced", "show_use",
     ]  # fmt: skip
     list_filter = [InUse]
     search_fields = ["slug"]
     ordering = ["slug"]
-    readonly_fields = ["show_enforced", "show_observed", "show_differences"]
+    readonly_fields = ["show_enforced", "show_observed", "show_differences", "show_limits"]
     fieldsets = [
         ("Where it holds", {"fields": [("show_enforced", "show_observed"), "show_differences"]}),
         (None, {"fields": ["slug", "description", "max_concurrent_tasks"]}),
@@ -141,6 +207,7 @@ class SafetyPolicyAdmin(ConfiguredAdmin):
         ]}),
         ("Really Chill Willy: stress", {"fields": [
             ("meditation_stress", "emergency_stress"), ("stress_sustained", "meditation"),
+            ("process_memory_limit", "process_cpu_limit"),
         ]}),
         ("Hooks", {"fields": [
             ("hook_silence", "hook_failures_in_window"), ("session_events_per_minute", "identical_calls_per_minute"),
@@ -150,18 +217,29 @@ class SafetyPolicyAdmin(ConfiguredAdmin):
             ("stream_silence", "round_trip_limit"), ("intake_lag_limit", "outbox_age_limit"), "stream_memory_ratio",
         ]}),
         ("Why", {"fields": ["reason"]}),
+        ("Limits in force", {"fields": ["show_limits"]}),
     ]  # fmt: skip
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[SafetyPolicy]:
+        """Give the policies with how many Novas in service are under each; this floor alone knows Novas."""
+        rows: QuerySet[SafetyPolicy] = super().get_queryset(request)
+        return rows.annotate(enforced=_in_service("policy"), observed=_in_service("candidate_policy"))
+
     def get_fieldsets(self, request: HttpRequest, obj: SafetyPolicy | None = None) -> Any:
-        return self.fieldsets if obj else self.fieldsets[1:]
+        return self.fieldsets if obj else self.fieldsets[1:-1]
 
     @display(description="in force for")
-    def show_enforced(self, policy: SafetyPolicy) -> SafeString:
-        return _novas("policy", policy)
+    def show_enforced(self, policy: Any) -> SafeString:
+        return _novas("policy", policy.pk, policy.enforced)
 
     @display(description="observed as a candidate by")
-    def show_observed(self, policy: SafetyPolicy) -> SafeString:
-        return _novas("candidate_policy", policy)
+    def show_observed(self, policy: Any) -> SafeString:
+        return _novas("candidate_policy", policy.pk, policy.observed)
+
+    @display(description="every limit")
+    def show_limits(self, policy: SafetyPolicy) -> SafeString:
+        rows = [(one.name, one.in_words(one.value), one.meaning, one.origin) for one in limits_in_force(policy)]
+        return table(["limit", "in force", "meaning", "origin"], rows)
 
     @display(description="differs from the preset standard in")
     def show_differences(self, policy: SafetyPolicy) -> SafeString | str:
@@ -170,10 +248,16 @@ class SafetyPolicyAdmin(ConfiguredAdmin):
         return table(["limit", "here", "standard", "meaning"], rows) if rows else "nothing"
 
 
-def _novas(field: str, policy: SafetyPolicy) -> SafeString:
-    """Lead to the Novas in service that name this policy."""
-    count = Nova.objects.filter(archived_at=None, **{field: policy}).count()
-    url = f"{reverse('admin:workflow_nova_changelist')}?{urlencode({f'{field}__slug__exact': policy.pk})}"
+def _in_service(field: str) -> Subquery:
+    """Count the Novas in service that name a row in this field."""
+    rows = Nova.objects.filter(archived_at=None, **{field: OuterRef("pk")}).order_by().values(field)
+    return Subquery(rows.annotate(number=Count("pk")).values("number"))
+
+
+def _novas(field: str, slug: str, number: int | None) -> SafeString:
+    """Lead to the Novas in service that name this row."""
+    count = number or 0
+    url = f"{reverse('admin:workflow_nova_changelist')}?{urlencode({f'{field}__slug__exact': slug})}"
     return format_html('<a href="{}">{}</a>', url, f"{count} Nova{'' if count == 1 else 's'}")
 
 
@@ -184,7 +268,8 @@ class ObjectiveAdmin(ConfiguredAdmin):
     verbs = archiving(Objective)
     list_display = ["title", "nova", "team", "priority", "cadence", "due_at", "until", "open_task_id", "show_use"]
     list_filter = [InUse, "priority", "team"]
-    search_fields = ["title", "description"]
+    texts = frozenset({"description"})  # it becomes its tasks'
+    search_fields = ["title"]
     ordering = ["-id"]
     autocomplete_fields = ["nova"]
     readonly_fields = ["open_task_id"]

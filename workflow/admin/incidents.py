@@ -14,7 +14,7 @@ from django.utils.timezone import localtime
 from unfold.decorators import display
 from unfold.paginator import InfinitePaginator
 
-from safety.admin import ExactTextFilter, table
+from safety.admin import ExactTextFilter, KnownWordsFilter, table
 from safety.core.mechanisms import MECHANISMS
 from safety.facts import STREAM_GAP
 from safety.incident_services import MOVES, apply_verb
@@ -49,17 +49,9 @@ class Lasting(admin.SimpleListFilter):
         return queryset.filter(ended_at__isnull=self.value() == "yes") if self.value() else queryset
 
 
-class ByMechanism(admin.SimpleListFilter):
-    """The mechanisms by name: asking the table which there are would read all of it."""
-
-    title = "mechanism"
-    parameter_name = "mechanism"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name.replace("_", " ")) for name in (*(judge.name for judge in MECHANISMS), STREAM_GAP)]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(mechanism=self.value()) if self.value() else queryset
+class ByMechanism(KnownWordsFilter):
+    title = parameter_name = "mechanism"
+    words = (*(judge.name for judge in MECHANISMS), STREAM_GAP)
 
 
 @admin.register(SafetyIncident)
@@ -67,6 +59,7 @@ class SafetyIncidentAdmin(VerbAdmin):
     """Violations, the newest first."""
 
     journal_type = "incident"
+    dashboard = "incident"
     verbs = (
         AdminVerb(
             "acknowledge", "Acknowledge", "acknowledged", "Says that somebody looks at it.", _say("acknowledge"),
@@ -89,13 +82,15 @@ class SafetyIncidentAdmin(VerbAdmin):
         AdminVerb("note", "Add a note", "annotated", "Adds words to its story.", _say("note"), icon="edit_note"),
     )  # fmt: skip
     paginator = InfinitePaginator
-    list_display = ["id", "show_status", "mechanism", "show_scope", "reason", "opened_at", "last_seen_at", "ended_at"]
+    sortable_by: Any = ()
+    served = frozenset({"nova_id__exact", "status__exact", "lasting"})
+    texts = frozenset({"acknowledged_by", "show_story"})  # they name persons
+    list_display = ["id", "show_status", "mechanism", "show_scope", "reason", "opened_at", "ended_at"]
     list_filter = [Lasting, "status", ByMechanism, ("nova_id", ExactTextFilter), "opened_at"]
-    search_fields = ["reason"]
     ordering = ["-id"]
     fieldsets = [
         (None, {"fields": [("show_status", "mechanism", "show_scope"), "reason", "conclusion"]}),
-        ("When", {"fields": [("opened_at", "last_seen_at", "ended_at"), ("joined", "acknowledged_by", "acknowledged_at")]}),
+        ("When", {"fields": [("opened_at", "last_seen_at"), ("ended_at", "joined"), ("acknowledged_by", "acknowledged_at")]}),
         ("Evidence", {"fields": ["show_evidence"]}),
         ("Story", {"fields": ["show_story"]}),
     ]

@@ -1,6 +1,6 @@
 """The admin's page of the Novas: what is configured, what each one is doing, and the operator's verbs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,9 +11,11 @@ from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import ValidationError
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
+from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
 from django.utils.timezone import localtime
@@ -23,16 +25,27 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminS
 from safety.admin import table
 from safety.limits import limits_in_force
 from safety.observe import ENFORCED, observation_of
-from workflow import budgets, halts, services
+from workflow import budgets
 from workflow.admin.observed import words_of
 from workflow.admin.verbs import AdminVerb, Done, VerbAdmin
 from workflow.configuration import check_executors, save_configured
 from workflow.derived_status import derived_status, load_fleet, load_verdicts
 from workflow.execution.registry import EXTERNAL
 from workflow.model_tools import TOOLS
-from workflow.models import Halt, Nova, NovaState
-from workflow.services import VerbResult
+from workflow.models import Nova, NovaState
+from workflow.nova_verbs import NOVA_VERBS, NovaVerb, carry_out, right_for
 
+# pages with more of a Nova, and by which field they are narrowed to it
+ELSEWHERE = (
+    ("tasks", "workflow_task", "assignee__nova_id__exact"),
+    ("executions", "workflow_execution", "task__assignee__nova_id__exact"),
+    ("approvals", "workflow_approval", "nova__nova_id__exact"),
+    ("incidents", "safety_safetyincident", "nova_id__exact"),
+    ("inbox", "workflow_inboxmessage", "nova_id__exact"),
+    ("hook calls", "safety_hookevent", "nova_id__exact"),
+    ("keys", "safety_apikey", "nova_id__exact"),
+    ("journal", "safety_auditentry", "nova_id__exact"),
+)
 UNBROKEN = "\N{NO-BREAK SPACE}"
 LABELS = {
     "killed": "danger",
@@ -125,45 +138,20 @@ class InService(admin.SimpleListFilter):
         return queryset.filter(archived_at__isnull=self.value() != "archived")
 
 
-def _right(name: str) -> Callable[[Sequence[str]], str]:
-    """Give what names the permission that a verb needs for chosen Novas."""
-
-    def right(keys: Sequence[str]) -> str:
-        if name == "resume":
-            return halts.right_to_resume(list(NovaState.objects.filter(nova__in=keys).values_list("mode", flat=True)))
-        return "workflow.order_stop" if name in Halt.Kind.values else ""
-
-    return right
-
-
-def _carry_out(name: str, keys: Sequence[str], reason: str, now: datetime) -> list[VerbResult]:
-    if name in (Halt.Kind.HALT, Halt.Kind.KILL):
-        before = dict(NovaState.objects.filter(nova__in=keys).values_list("nova_id", "mode"))
-        for nova_id in keys:
-            halts.order(name, Halt.Scope.NOVA, nova_id, reason=reason, now=now)
-        after = dict(NovaState.objects.filter(nova__in=keys).values_list("nova_id", "mode"))
-        return [VerbResult(nova_id, after[nova_id], after[nova_id] != before[nova_id]) for nova_id in keys]
-    if name == "resume":
-        return halts.resume(keys, reason=reason, now=now)
-    return services.apply_verb(name, keys, reason=reason, now=now)
-
-
-def _verb(name: str, past: str, icon: str, effect: str, *, danger: bool = False) -> AdminVerb:
+def _verb(law: NovaVerb) -> AdminVerb:
     def act(keys: Sequence[str], answers: Mapping[str, Any], now: datetime) -> Done:
         done = Done()
-        for result in _carry_out(name, keys, answers["reason"], now):
+        for result in carry_out(law.name, keys, reason=answers["reason"], now=now):
             done.changed += result.changed
             done.unchanged += not result.changed and not result.problem
             if result.problem:
-                done.problems.append(f"Nova {result.nova_id} can't {name}: {result.problem}.")
+                done.problems.append(f"Nova {result.nova_id} can't {law.name}: {result.problem}.")
         return done
 
-    def is_useful(nova: Nova) -> bool:
-        return nova.state.mode in services.VERBS[name].starts
-
     return AdminVerb(
-        name, name.capitalize(), past, effect, act, icon=icon, danger=danger, offered=is_useful, right=_right(name)
-    )
+        law.name, law.title, law.past, law.effect, act, icon=law.icon, danger=law.danger,
+        offered=lambda nova: law.offered(nova.state.mode), right=lambda keys: right_for(law.name, keys),
+    )  # fmt: skip
 
 
 @admin.register(Nova)
@@ -171,47 +159,22 @@ class NovaAdmin(VerbAdmin):
     """Novas: trouble is seen in the second column."""
 
     journal_type = "nova"
+    dashboard = "nova"
     form = NovaForm
-    verbs = (
-        _verb(
-            "pause", "paused", "pause", "Stops the clock at once: no new work begins, tasks in flight finish. Rest and "
-            "deadlines go on with what they had left after a resume.",
-        ),
-        _verb(
-            "halt", "halted", "front_hand", "Stops the clock and what runs. Each Nova is called stopped when nothing of it is "
-            "seen any more; one that does not obey within half a minute is killed. Only a safety officer "
-            "resumes it.", danger=True,
-        ),
-        _verb("kill", "killed", "dangerous", "Halts, and suspends the keys of its agents at once.", danger=True),
-        _verb(
-            "resume", "resumed", "play_arrow", "Lets Novas go on; "
-            "those that were halted, killed or quarantined need a safety officer.",
-        ),
-        _verb("drain", "draining", "hourglass_bottom", "Finishes the tasks in hand, takes no new one, then pauses."),
-        _verb("wake", "woken", "bolt", "Looks for work now instead of at the end of the cycle."),
-        _verb(
-            "archive", "archived", "archive", "Takes out of service for good; nothing is deleted. Only Novas that hold no work "
-            "somebody asked for.", danger=True,
-        ),
-        _verb("unarchive", "back, paused", "unarchive", "Brings back, paused."),
-    )  # fmt: skip
-    list_display = [
-        "nova_id", "show_status", "show_reason", "show_state", "show_phase", "show_in_flight", "show_cycles", "show_compliance",
-        "show_due",
-    ]  # fmt: skip
+    verbs = tuple(_verb(law) for law in NOVA_VERBS.values())
+    list_display = ["nova_id", "show_status", "show_reason", "show_state", "show_in_flight", "show_compliance", "show_due"]
     list_filter = [InService, "state__mode", "state__current_state", "personality", "policy", "candidate_policy", "team"]
-    show_full_result_count = True
     search_fields = ["nova_id", "name", "team"]
     ordering = ["nova_id"]
     fieldsets = [
         ("Where it stands", {"fields": [
             ("show_status", "show_reason"), ("show_state", "show_phase"), ("show_due", "show_cycles"),
-            ("show_in_flight", "show_compliance"), "show_last_error",
+            ("show_in_flight", "show_compliance"), "show_last_error", "show_elsewhere",
         ]}),
         ("Who it is", {"fields": [("nova_id", "name"), ("personality", "policy"), "team"]}),
         ("What it may run", {"fields": ["default_executor", ("allowed_executors", "stream_executors"), "execution_timeout",
                                        ("provider_account", "model")]}),
-        ("What its model may use", {"fields": [("budget_requests", "budget_tokens", "budget_cost"), "show_usage",
+        ("What its model may use", {"fields": [("budget_requests", "budget_tokens"), "budget_cost", "show_usage",
                                                "approval_tools"]}),
         ("Phases", {"fields": ["tasks_per_phase", "personal_phase_after", "personal_phase_minutes"]}),
         ("Observe", {"fields": ["candidate_policy", ("show_observed", "show_blocks"), "show_last_block", "show_enforced"]}),
@@ -222,7 +185,7 @@ class NovaAdmin(VerbAdmin):
     readonly_fields = [
         "show_status", "show_reason", "show_state", "show_phase", "show_due", "show_in_flight", "show_cycles",
         "show_compliance", "show_last_error", "show_observed", "show_blocks", "show_last_block", "show_enforced", "show_limits",
-        "show_usage",
+        "show_usage", "show_elsewhere",
     ]  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Nova]:
@@ -311,6 +274,15 @@ class NovaAdmin(VerbAdmin):
             f"in{UNBROKEN}{ahead:.0f}{UNBROKEN}s"
             if ahead < 120
             else f"in{UNBROKEN}{timeuntil(state.due_at, nova.seen_at, depth=1)}"
+        )
+
+    @display(description="more of it")
+    def show_elsewhere(self, nova: Nova) -> SafeString:
+        pages = [(title, reverse(f"admin:{page}_changelist"), {field: nova.pk}) for title, page, field in ELSEWHERE]
+        return format_html_join(
+            " · ",
+            '<a class="text-link" href="{}?{}">{}</a>',
+            [(url, urlencode(query), title) for title, url, query in pages],
         )
 
     @display(description="last error")

@@ -5,17 +5,22 @@ from typing import Any
 
 from django.contrib import admin
 from django.utils.timesince import timesince
-from django_q.models import Failure, OrmQ, Schedule, Success
 from unfold.contrib.filters.admin import FieldTextFilter
 from unfold.decorators import display
 
-from safety.admin import ExactTextFilter, ReadOnlyAdmin
+from safety.admin import RECENT, ExactTextFilter, KnownWordsFilter, ReadOnlyAdmin
+from workflow.core.wake_signals import SignalTier
 from workflow.models import InboxMessage, Lease, StreamCursor
 
-# django-q2's own pages would change and delete rows past the journal
-for model in (Schedule, Success, Failure, OrmQ):
-    if admin.site.is_registered(model):
-        admin.site.unregister(model)
+
+class ByKind(KnownWordsFilter):
+    title = parameter_name = "kind"
+    words = ("work_item", "alert", "signal", "foreign")
+
+
+class ByTier(KnownWordsFilter):
+    title = parameter_name = "tier"
+    words = tuple(SignalTier)
 
 
 @admin.register(InboxMessage)
@@ -24,9 +29,13 @@ class InboxMessageAdmin(ReadOnlyAdmin):
 
     journal_type = "inbox"
     list_display = ["id", "received_at", "stream", "kind", "show_status", "show_fate", "nova_id", "task_id", "sender"]
-    list_filter = ["status", "kind", "tier", ("stream", FieldTextFilter), ("nova_id", ExactTextFilter), "received_at"]
-    search_fields = ["=entry_id", "=task_id", "=sender"]
-    search_help_text = "an entry id, a task id or a sender"
+    list_filter = [
+        "status", ByKind, ByTier, ("stream", FieldTextFilter), ("entry_id", ExactTextFilter), ("nova_id", ExactTextFilter),
+        ("task_id", ExactTextFilter), ("sender", ExactTextFilter), "received_at",
+    ]  # fmt: skip
+    served = frozenset()
+    texts = frozenset({"show_fate", "reason", "sender", "fields"})
+    search_help_text = f"Filters look at the newest {RECENT:,} entries."
     ordering = ["-id"]
     fieldsets = [
         (None, {"fields": ["stream", ("entry_id", "kind", "tier"), ("status", "outcome"), "reason"]}),

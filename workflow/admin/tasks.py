@@ -1,12 +1,13 @@
 """The admin's pages of tasks and their executions. Tasks change by verbs only; a new one is asked for like at the API."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.safestring import SafeString
@@ -16,14 +17,18 @@ from unfold.paginator import InfinitePaginator
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from safety import audit
-from safety.admin import ExactTextFilter, ReadOnlyAdmin, table, unbroken
+from safety.admin import RECENT, ExactTextFilter, KnownWordsFilter, ReadOnlyAdmin, may_read_texts, table, unbroken
 from workflow import task_services
 from workflow.admin.novas import known_executors
 from workflow.admin.verbs import AdminVerb, ReasonForm, VerbAdmin, one_by_one
-from workflow.core.work import Priority
+from workflow.core.work import Priority, TaskStatus
 from workflow.models import Execution, Nova, Task
 from workflow.task_services import RequestRefused, TaskRequest
 
+PAGED_ROWS = 10_000
+SEARCHED = 20_000  # of each status, for words
+FILTERED = 200_000  # of each status, for filters that no index serves
+UNSERVED = frozenset({"priority__exact", "work_type__exact", "outcome__exact"})
 STATUS_LABELS = {"pending": "info", "in progress": "primary", "completed": "success", "blocked": "danger"}
 PRIORITY_LABELS = {"critical": "danger", "high": "warning", "medium": "info", "low": "default"}
 EXECUTION_LABELS = {
@@ -106,13 +111,59 @@ def _rank(key: str, answers: Mapping[str, Any], now: datetime) -> bool:
     return task_services.set_priority(key, Priority(answers["priority"]), reason=answers["reason"], now=now)
 
 
+def _term(text: str) -> str:
+    return text.replace("\0", "").strip()
+
+
+class ByStatus(InfinitePaginator):
+    """Pages of tasks, each status read along its own index and merged: the cost does not grow with the table."""
+
+    count = PAGED_ROWS  # what lies behind is found by filters
+    statuses: Sequence[str] = tuple(TaskStatus)  # those that the filters leave
+    newest = 0  # look only at so many newest tasks of each status; 0: at all
+
+    def page(self, number: Any) -> Any:
+        number = self.validate_number(number)
+        end = number * self.per_page
+        keys: list[tuple[datetime, str]] = []
+        for status in self.statuses:
+            part = self.object_list.filter(status=status, **self._bound(status))
+            keys += part.values_list("created_at", "pk")[:end]
+        keys.sort(reverse=True)
+        wanted = [pk for _, pk in keys[end - self.per_page : end]]
+        # in a list of their own: the filters that found them need not be asked again
+        rows = Task.objects.filter(pk__in=wanted).select_related("assignee").order_by("-created_at", "-pk")
+        rows = rows.defer("description", "results", "metrics", "insights", "metadata")
+        return self._get_page(rows, number, self)
+
+    def _bound(self, status: str) -> dict[str, datetime]:
+        if not self.newest:
+            return {}
+        instants = Task.objects.filter(status=status).order_by("-created_at").values_list("created_at", flat=True)
+        last = instants[self.newest : self.newest + 1]
+        return {"created_at__gt": last[0]} if last else {}
+
+
+class BlockOwner(ExactTextFilter):
+    """Who can unblock it: blocked tasks only, which an index serves."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Task]) -> QuerySet[Task]:
+        rows: QuerySet[Task] = super().queryset(request, queryset)
+        return rows.filter(status=TaskStatus.BLOCKED) if self.used_parameters else rows
+
+
 @admin.register(Task)
 class TaskAdmin(VerbAdmin):
     """Tasks, newest first; a Nova's personal ones are not shown."""
 
     journal_type = "task"
+    dashboard = "task"
     form = TaskForm
-    paginator = InfinitePaginator
+    sortable_by: Any = ()
+    texts = frozenset({
+        "description", "results", "metrics", "insights", "show_executions", "block_reason", "sender", "cause",
+        "idempotency_key", "metadata",
+    })  # fmt: skip
     verbs = (
         AdminVerb(
             "unblock", "Unblock", "unblocked", "Puts blocked tasks back to pending, with fresh attempts.", one_by_one(_unblock),
@@ -128,14 +179,17 @@ class TaskAdmin(VerbAdmin):
         ),
     )  # fmt: skip
     list_display = [
-        "show_id", "title", "show_status", "show_priority", "show_assignee", "work_type", "show_progress", "show_block",
-        "created_at",
+        "show_id", "title", "show_status", "show_priority", "show_assignee", "show_block", "created_at",
     ]  # fmt: skip
     list_filter = [
         "status", "priority", "work_type", "outcome", Assigned, ("assignee__nova_id", ExactTextFilter),
-        ("block_owner", ExactTextFilter), "created_at",
+        ("block_owner", BlockOwner), "created_at",
     ]  # fmt: skip
-    search_fields = ["id", "title", "description"]
+    search_fields = ["title"]
+    search_help_text = (
+        f"A task's whole id, or words among the newest {SEARCHED:,} of each status. Priority, work type and outcome are "
+        f"looked for among the newest {FILTERED:,} of each."
+    )
     ordering = ["-created_at"]
     autocomplete_fields = ["assignee"]
     shown = [
@@ -151,8 +205,8 @@ class TaskAdmin(VerbAdmin):
             ("executor", "action", "estimated_duration"),
         ]}),
         ("How far", {"fields": [
-            ("show_progress", "attempts", "max_attempts"), ("created_at", "started_at", "completed_at"),
-            ("waiting_on", "show_dependencies", "not_before"),
+            ("show_progress", "attempts", "max_attempts"), ("created_at", "started_at"), ("completed_at", "not_before"),
+            ("waiting_on", "show_dependencies"),
         ]}),
         ("What came of it", {"fields": ["results", "metrics", "insights", "show_executions"]}),
         ("Who can unblock it, and how", {"fields": [("block_owner", "blocked_at"), "block_action", "block_reason"]}),
@@ -163,11 +217,44 @@ class TaskAdmin(VerbAdmin):
         tasks: QuerySet[Task] = super().get_queryset(request)
         return tasks.filter(personal=False)
 
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        """Give the list without a number of results: nobody counts them."""
+        changelist: ChangeList = super().get_changelist_instance(request)
+        changelist.full_result_count = changelist.result_count
+        return changelist
+
+    def get_paginator(self, request: HttpRequest, queryset: QuerySet[Task], per_page: int, **options: Any) -> ByStatus:
+        """Page through the statuses that the filters leave, as far back as what no index serves may look."""
+        pages, given = ByStatus(queryset, per_page, **options), request.GET
+        if given.get("status__exact") in tuple(TaskStatus):  # a database may read all of one to find that it is not another
+            pages.statuses = (given["status__exact"],)
+        elif given.get("block_owner__exact"):
+            pages.statuses = (TaskStatus.BLOCKED,)
+        if term := _term(given.get("q", "")):
+            pages.newest = 0 if Task.objects.filter(pk=term).exists() else SEARCHED
+        elif given.keys() & UNSERVED and not given.get("assignee__nova_id__exact"):
+            pages.newest = FILTERED
+        return pages
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Task], search_term: str
+    ) -> tuple[QuerySet[Task], bool]:
+        """Find a task by its id, or by words; how far back is the paginator's business."""
+        term = _term(search_term)
+        if not term:
+            return queryset, False
+        if Task.objects.filter(pk=term).exists():
+            return queryset.filter(pk=term), False
+        words = Q(title__icontains=term)
+        if may_read_texts(request):
+            words |= Q(description__icontains=term)
+        return queryset.filter(words), False
+
     def has_change_permission(self, request: HttpRequest, obj: Task | None = None) -> bool:
         return False
 
     def get_fieldsets(self, request: HttpRequest, obj: Task | None = None) -> Any:
-        return self.fieldsets if obj else [(None, {"fields": TaskForm.Meta.fields})]
+        return self.readable(request, self.fieldsets) if obj else [(None, {"fields": TaskForm.Meta.fields})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Task | None = None) -> Any:
         return self.shown if obj else ()
@@ -223,6 +310,13 @@ def _seconds(execution: Execution) -> str:
     return f"{(execution.finished_at - execution.started_at).total_seconds():.2f}"
 
 
+class ByExecutor(KnownWordsFilter):
+    title = parameter_name = "executor"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return known_executors()
+
+
 @admin.register(Execution)
 class ExecutionAdmin(ReadOnlyAdmin):
     """Attempts at tasks, newest first."""
@@ -232,14 +326,22 @@ class ExecutionAdmin(ReadOnlyAdmin):
         "id", "show_task", "nova_id", "executor", "action", "attempt", "show_status", "show_seconds", "runs", "error",
         "created_at",
     ]  # fmt: skip
-    list_filter = ["status", "executor", ("nova__nova_id", ExactTextFilter), ("action", FieldTextFilter), "created_at"]
-    search_fields = ["=task__id"]
-    search_help_text = "a task's id"
+    list_filter = [
+        "status",
+        ByExecutor,
+        ("task__assignee__nova_id", ExactTextFilter),
+        ("action", FieldTextFilter),
+        "created_at",
+    ]
+    served = frozenset({"task__assignee__nova_id__exact"})
+    texts = frozenset({"results", "metrics", "error", "needs"})
+    search_fields = ["task__id__exact"]
+    search_help_text = f"A task's whole id. Filters look at the newest {RECENT:,} executions."
     ordering = ["-id"]
 
     fieldsets = [
         (None, {"fields": ["task", ("nova", "attempt", "runs"), ("executor", "action", "status")]}),
-        ("When", {"fields": [("created_at", "started_at", "finished_at"), ("timeout", "progress")]}),
+        ("When", {"fields": [("created_at", "started_at"), "finished_at", ("timeout", "progress")]}),
         ("What came of it", {"fields": ["results", "metrics", "error", ("needs", "retryable")]}),
         ("Who runs it", {"fields": [("host", "lease_until", "fence")]}),
     ]

@@ -175,13 +175,17 @@ class VerbAdmin(JournalledAdmin):
             "verb": verb,
             "form": form,
             "keys": "\n".join(keys),
-            "shown": keys[:SHOWN_ROWS],
+            "shown": self.describe(list(rows[:SHOWN_ROWS])),
             "more": max(0, len(keys) - SHOWN_ROWS),
             "breakdown": self.breakdown(rows),
             "action_url": reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_verb", args=[verb.name]),
             "back_url": reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist"),
         }
         return TemplateResponse(request, "admin/workflow/verb.html", context)
+
+    def describe(self, rows: Sequence[Any]) -> list[str]:
+        """Name the chosen rows in a line each."""
+        return [text if (text := str(row)).startswith(str(row.pk)) else f"{row.pk}: {text}" for row in rows]
 
     def breakdown(self, rows: QuerySet[Any]) -> list[tuple[str, int]]:
         """Tell how many of the chosen rows stand where; empty where that says nothing."""

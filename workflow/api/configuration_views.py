@@ -5,6 +5,7 @@ somebody else was quicker.
 """
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError as ModelInvalid
@@ -145,11 +146,13 @@ class Kind:
         name: str,
         *key: str,
         own: frozenset[str] = frozenset({"updated_at", "open_task_id"}),
+        example: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.written = written
         self.name = name
         self.own = own  # what the row keeps for itself: no part of its ETag
+        self.example = example  # for the OpenAPI document, where workflow/api/described.py has none
         self.pages: Pages[Any] = Pages(*key)
         app, label = model._meta.app_label, model._meta.model_name
         self.permissions = {
@@ -210,7 +213,9 @@ class ConfiguredList(Door):
 
     def post(self, request: Request) -> Response:
         row = create(self, self.kind, request)
-        address = {"Location": reverse(f"api:{self.kind.name}", args=[row.pk]), "ETag": self.kind.etag(row)}
+        match = request.resolver_match  # kinds of upper floors have addresses of their own
+        house = match.namespace if match else "api"
+        address = {"Location": reverse(f"{house}:{self.kind.name}", args=[row.pk]), "ETag": self.kind.etag(row)}
         return Response(self.kind.show(row), status=201, headers=address)
 
 

@@ -22,6 +22,7 @@ from workflow.api import (
     own_nova,
     permits,
     record_views,
+    seals,
 )
 from workflow.api import serializers as shown
 from workflow.api.task_edits import DependenciesAccepted
@@ -358,6 +359,12 @@ OPERATIONS: Mapping[str, Described] = {
     "ExecutionList.GET": _listed(record_views.ExecutionListed),
     "JournalList.GET": _listed(record_views.EntryShown),
     "JournalEntry.GET": _one(record_views.EntryShown),
+    "SealList.GET": _listed(seals.SealShown),
+    "JournalVerification.GET": _one(seals.ChainStatusShown),
+    "JournalVerification.POST": Described(
+        seals.VerifyAccepted, {201: seals.VerificationShown}, {"scope": "full", "reason": "before the audit"}
+    ),
+    "VerificationList.GET": _listed(seals.VerificationShown),
     "InsightList.GET": _listed(record_views.InsightShown),
     "CelebrationList.GET": _listed(record_views.CelebrationShown),
 }
@@ -380,12 +387,14 @@ _CONFIGURED_EXAMPLES: Mapping[str, Mapping[str, Any]] = {
 def described(view: Any, method: str, verb: str) -> Described | None:
     """Give what is known of an operation; None if nobody has described it."""
     name = f"{type(view).__name__}.{method}"
+    if own := getattr(view, "described", {}).get(method):  # a view of an upper floor says it itself
+        return own  # type: ignore[no-any-return]
     if found := OPERATIONS.get(f"{name}.{verb}") or OPERATIONS.get(name):
         return found
     kind = getattr(view, "kind", None)
     if kind is None:
         return None
-    row, example = kind.written, _CONFIGURED_EXAMPLES[kind.name]
+    row, example = kind.written, kind.example or _CONFIGURED_EXAMPLES[kind.name]
     if isinstance(view, configuration_views.ConfiguredVerb):
         return _reason(row)
     if isinstance(view, configuration_views.ConfiguredList):

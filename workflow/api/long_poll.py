@@ -17,6 +17,7 @@ from django.utils import timezone
 from workflow import agent_work
 from workflow.api.agent_tasks import WAITS
 from workflow.api.strict_json import BODY_LIMIT
+from workflow.api.views import AGAIN
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -59,9 +60,10 @@ class LongPoll:
     async def _poll(self, scope: Any, body: bytes, gone: asyncio.Future[None], send: Send) -> None:
         """Ask until there is an answer, the time is over, or nobody listens any more."""
         loop = asyncio.get_running_loop()
-        begun = loop.time()
+        begun, again = loop.time(), False
         while True:
-            reply, waits = await self._ask(scope, body)
+            reply, waits = await self._ask({**scope, AGAIN: again}, body)
+            again = True
             nova_id, _, seconds = waits.partition(";")
             left = begun + float(seconds or 0) - loop.time()
             if not nova_id or left <= 0:
@@ -86,7 +88,7 @@ class LongPoll:
         async def keep(message: Message) -> None:
             reply.append(message)
 
-        await self._app(dict(scope), receive, keep)
+        await self._app(scope, receive, keep)
         headers = reply[0].get("headers", []) if reply else []
         waits = next((value.decode() for name, value in headers if name.lower() == _HEADER), "")
         if waits:

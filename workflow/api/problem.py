@@ -121,7 +121,8 @@ def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | N
         answer, code, detail = 400, "invalid", "The request was refused; nothing was changed. See errors."
         errors = list(field_errors(exceptions.ValidationError(_django_detail(exc)).detail))
     else:
-        found = next((known for kind, known in STATUSES.items() if isinstance(exc, kind)), None)
+        known_to_itself = getattr(exc, "answer", None)  # a failure of an upper floor: its status and code
+        found = known_to_itself or next((known for kind, known in STATUSES.items() if isinstance(exc, kind)), None)
         if found is None:
             return None
         (answer, code), detail = found, str(exc)
@@ -173,6 +174,12 @@ def method_not_allowed(request: HttpRequest, *allowed: str) -> HttpResponse:
     detail = f"Method {request.method} is not offered here."
     body = orjson.dumps(_problem(request, 405, "method_not_allowed", detail, []))
     return HttpResponse(body, status=405, headers={"Allow": ", ".join(allowed)}, content_type=CONTENT_TYPE)
+
+
+def second_factor_missing(request: HttpRequest, setup: str) -> HttpResponse | None:
+    """Answer 403 to staff whose session has no second factor where one is demanded."""
+    detail = f"Staff need a second factor here. Set one up at {setup}. Nothing was done."
+    return _outside_views(request, 403, "second_factor_missing", detail)
 
 
 def _outside_views(request: HttpRequest, answer: int, code: str, detail: str) -> HttpResponse | None:

@@ -128,10 +128,12 @@ class DoorSchema(AutoSchema):
     def get_response_serializers(self) -> Any:
         if self._words == ["events"]:
             return {(200, "text/event-stream"): OpenApiResponse({"type": "string"}, "Events, without end.")}
+        if files := getattr(self.view, "gives_files", ()):
+            return {(200, kind): OpenApiResponse({"type": "string", "format": "binary"}, "A file.") for kind in files}
         known = self._described
         if known is None:
             return {200: OpenApiResponse({"type": "object"}, "See docs/api.md.")}
-        words = {200: "Done.", 201: "Made.", 204: "Nothing more to say."}
+        words = {200: "Done.", 201: "Made.", 202: "Queued.", 204: "Nothing more to say."}
         return {status: OpenApiResponse(row, words[status]) for status, row in known.gives.items()}
 
     def get_examples(self) -> list[OpenApiExample]:
@@ -145,6 +147,10 @@ class DoorSchema(AutoSchema):
 
 
 _PARAMETERS = {
+    "tier": "One tier, or several with commas between them.",
+    "period": "How far back: hours or days, e.g. `24h`, `7d`.",
+    "scope": "`fleet`, `team:NAME` or `nova:ID`.",
+    "momentum": "`true`: also the tasks that Novas made up for themselves.",
     "search": "Words in its names and texts.",
     "open": "`true`: only what is not over.",
     "unread": "`true`: only what was not acknowledged.",

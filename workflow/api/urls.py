@@ -17,6 +17,7 @@ from workflow.api import (
     own_nova,
     permits,
     record_views,
+    seals,
     task_edits,
     views,
 )
@@ -110,6 +111,9 @@ urlpatterns = [
     re_path(r"^executions/?$", record_views.ExecutionList.as_view(), name="executions"),
     re_path(r"^journal/?$", record_views.JournalList.as_view(), name="journal"),
     re_path(r"^journal/(?P<entry_id>[0-9]{1,18})/?$", record_views.JournalEntry.as_view(), name="journal-entry"),
+    re_path(r"^journal/seals/?$", seals.SealList.as_view(), name="journal-seals"),
+    re_path(r"^journal/verify/?$", seals.JournalVerification.as_view(), name="journal-verify"),
+    re_path(r"^journal/verifications/?$", seals.VerificationList.as_view(), name="journal-verifications"),
     re_path(r"^schema/?$", document.Document.as_view(), name="schema"),
     re_path(r"^events/?$", events.Events.as_view(), name="events"),
     re_path(r"^insights/?$", record_views.InsightList.as_view(), name="insights"),

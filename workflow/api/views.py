@@ -38,8 +38,11 @@ from workflow.task_tracker import TaskNotFound
 
 _LISTS = (
     "novas", "personalities", "policies", "objectives", "provider-accounts", "tasks", "halts", "incidents", "executions",
-    "journal", "insights", "celebrations", "approvals", "keys",
+    "journal", "journal-seals", "journal-verifications", "insights", "celebrations", "approvals", "keys",
 )  # fmt: skip
+
+
+AGAIN = "novawf.again"  # in the scope of a request that was put off: it is counted already
 
 
 class ScopeMissing(PermissionDenied):
@@ -83,7 +86,7 @@ class Door(APIView):
             setattr(self, "post", lambda *_, **__: idempotency.answer_once(self, request, handler, apart=apart))  # noqa: B010
 
     def perform_authentication(self, request: Request) -> None:
-        """Find out who it is, and count the request against the caller's window.
+        """Find out who it is, and count the request against the caller's window; a long poll counts once.
 
         :raises TooManyRequests: the window is used up.
         """
@@ -91,7 +94,8 @@ class Door(APIView):
         if not user.is_authenticated:
             return
         window = addresses.window_of(request.path, agent=isinstance(user, NovaAgent))
-        self.standing = standing = counters.count(window, caller_of(user), now=self.now)
+        again = getattr(request._request, "scope", {}).get(AGAIN, False)
+        self.standing = standing = counters.count(window, caller_of(user), now=self.now, by=0 if again else 1)
         if standing.exceeded:
             detail = (
                 f"More than {window.most} requests in {window.seconds} s; wait {standing.resets_in} s. Nothing was changed."

@@ -70,6 +70,9 @@ _CELEBRATIONS: Mapping[str, _Stages | Mapping[str, _Stages]] = {
 }
 
 
+CELEBRATION_STYLES = tuple(_CELEBRATIONS)
+
+
 def celebration_stages(style: str, level: str) -> tuple[int, int, int]:
     """Give how many seconds a Nova of this style celebrates, reflects and plans after an achievement of this level."""
     stages = _CELEBRATIONS.get(style, _CELEBRATIONS["sustained_energy"])
@@ -115,6 +118,8 @@ _WORK_STYLES: Mapping[str, WorkStyle] = {
         lambda task: -task.blocked_time.total_seconds() - (1e9 if task.work_type == WorkType.SIGNAL else 0),
     ),
 }
+
+WORK_STYLES = tuple(_WORK_STYLES)
 
 
 def work_style(name: str) -> WorkStyle:
@@ -216,6 +221,8 @@ _VOICES: Mapping[str, Mapping[str, str]] = {
         "private": "This phase I could help with {done}. {errors} {recurring}",
     },
 }
+
+COMMUNICATION_PATTERNS = tuple(_VOICES)
 
 
 def phrase(pattern: str, occasion: str, **facts: Any) -> str:

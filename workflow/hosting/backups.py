@@ -16,10 +16,11 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connection, transaction
 from django.db.migrations.loader import MigrationLoader
+from django.db.models import Max
 
-from safety import audit, triggers
+from safety import anchors, audit, triggers
 from safety.audit import Entry
-from safety.models import AuditEntry, Installation
+from safety.models import AuditEntry, AuditSeal, Installation
 from safety.stream_client import StreamClient, StreamError
 from workflow.hosting import backup_postgresql, backup_sqlite
 from workflow.hosting.backup_sqlite import BackupUnusable
@@ -100,6 +101,7 @@ def restore(path: Path, *, now: datetime, replace: bool = False, leave_streams: 
         kept = module.put_in_place(path, secrets.token_hex(8), aside if present else "")
         call_command("migrate", interactive=False, verbosity=0)
         triggers.install()
+        anchors.note_restored(AuditSeal.objects.aggregate(last=Max("number"))["last"] or 0, now=now)
         done = Restored(newest, max(present - newest, 0), kept)
         with transaction.atomic():
             epoch = Installation.objects.values_list("epoch", flat=True).first()

@@ -16,8 +16,11 @@ from datetime import UTC, datetime
 
 from django.conf import settings
 
+from safety.facts import note_process
 from workflow import leases
-from workflow.hosting import slots
+from workflow.hosting import slots, usage
+
+_NOTE_USAGE_SECONDS = 5.0  # half of what a reading counts for
 
 
 class Slice:
@@ -28,13 +31,15 @@ class Slice:
         self.holder = f"{os.getpid()}-{secrets.token_hex(4)}"
         self.lost = False
         self._ends_at = time.monotonic() + seconds
-        self._beat_at = 0.0
+        self._beat_at = self._noted_at = 0.0
         self._held: leases.Held | None = None
 
     def begin(self) -> bool:
         """Take the slot; False if somebody drives it already, and then there is nothing to do."""
         self._held = leases.acquire(self.slot, self.holder, now=datetime.now(UTC), seconds=self._lease_seconds)
         self._beat_at = time.monotonic()
+        if self._held is not None:
+            self._note_usage()
         return self._held is not None
 
     def beat(self) -> bool:
@@ -61,6 +66,14 @@ class Slice:
             self.lost, self._held = True, None
             raise
         self._beat_at = at
+        if at >= self._noted_at + _NOTE_USAGE_SECONDS:
+            self._note_usage()
+
+    def _note_usage(self) -> None:
+        """Tell the safety judges what this process uses of the machine."""
+        memory, cpu = usage.of_this_process()
+        note_process(self.slot, settings.HOST, memory=memory, cpu=cpu, now=datetime.now(UTC))
+        self._noted_at = time.monotonic()
 
     def end(self) -> None:
         """Give the slot back, then queue the successor, which may begin at once; nothing of both if the lease is lost.

@@ -190,7 +190,17 @@ class Stack:
         return port
 
     def _web(self) -> Child:
-        options = ["--ws", "websockets-sansio", "--timeout-graceful-shutdown", "5", "--log-level", "warning", "--no-access-log"]
+        options = [
+            "--ws",
+            "websockets-sansio",
+            "--ws-max-size",
+            "4096",
+            "--timeout-graceful-shutdown",
+            "5",
+            "--log-level",
+            "warning",
+            "--no-access-log",
+        ]
         place = ["--host", self.address, "--port", str(self.port), "--no-server-header"]
         command = [sys.executable, "-m", "uvicorn", "novawf_site.asgi:application", *place, *options]
         return Child("web server", command, environment=self._environment, folder=settings.BASE_DIR)

@@ -5,7 +5,6 @@ rest in turn. It notices a server that lost its data and entries that vanished u
 """
 
 import secrets
-from collections import deque
 from datetime import datetime
 from typing import Any
 
@@ -38,10 +37,10 @@ class Reader:
         self._client = client
         self.streams: dict[str, Inbound] = {}
         self._cursors: dict[str, str] = {}
-        self._own: deque[str] = deque()
+        self._own: list[str] = []
         self._todo: list[str] = []
-        self._swept: deque[str] = deque()
-        self._gap_turn: deque[str] = deque()
+        self._swept: list[str] = []
+        self._checked: list[str] = []
         self._moved: set[str] = set()
         self._read_count: dict[str, int] = {}  # how many entries a stream had ever got when its cursor stood where it stands
         self._wake_id = "$"
@@ -57,12 +56,10 @@ class Reader:
         stored = dict(StreamCursor.objects.values_list("stream", "last_id"))
         self._cursors = {name: self._cursors.get(name) or stored.get(name, "0-0") for name in streams}
         outbound = (*OUTBOUND, "enterprise_metrics")
-        self._own = deque(name for name, stream in streams.items() if stream.kind == "coordination")
+        self._own = [name for name, stream in streams.items() if stream.kind == "coordination"]
         self._todo = [name for name, stream in streams.items() if stream.kind == "task_todo"]
-        self._swept = deque(name for name, stream in streams.items() if stream.kind in outbound)
-        self._swept.rotate(secrets.randbelow(max(len(self._swept), 1)))  # a reader lives for seconds, and each begins elsewhere
-        self._gap_turn = deque([*(name for name, s in streams.items() if s.kind in SHARED), *self._own, *self._todo])
-        self._gap_turn.rotate(secrets.randbelow(max(len(self._gap_turn), 1)))
+        self._swept = [name for name, stream in streams.items() if stream.kind in outbound]
+        self._checked = [*(name for name, s in streams.items() if s.kind in SHARED), *self._own, *self._todo]
 
     # -- reading
 
@@ -80,7 +77,7 @@ class Reader:
 
     def read_own(self) -> StreamEntries:
         """Read the Novas' own streams, all of them in calls of bounded size, when the blocking call does not hold them."""
-        return [] if self.own_in_blocking_call else self._read_all(list(self._own))
+        return [] if self.own_in_blocking_call else self._read_all(self._own)
 
     def read_todo(self) -> StreamEntries:
         """Read the `todo` streams: mostly our own messages come back; work that somebody else puts there may wait a little."""
@@ -92,9 +89,9 @@ class Reader:
             found += self._read(names[start : start + _STREAMS_A_CALL])
         return found
 
-    def sweep(self) -> StreamEntries:
-        """Read a little of some of the streams on which only NOVAWF should write, in turn."""
-        return self._read(_turn(self._swept, _STREAMS_A_SWEEP), wake=False, count=_COUNT_OF_SWEEP)
+    def sweep(self, turn: int = 0, parts: int = 1) -> StreamEntries:
+        """Read a little of the streams on which only NOVAWF should write: at each turn a part of them, of at least `parts`."""
+        return self._read(_part(self._swept, turn, parts, _STREAMS_A_SWEEP), wake=False, count=_COUNT_OF_SWEEP)
 
     def _read(self, names: list[str], block: float | None = None, *, wake: bool = True, count: int = _COUNT) -> StreamEntries:
         cursors = {name: self._cursors[name] for name in names}
@@ -176,9 +173,9 @@ class Reader:
         rows = [(now, bulk.json_text(ids[start : start + 500])) for start in range(0, len(ids), 500)]
         bulk.insert(OutboxEntry, ("created_at", "entry_ids"), rows)
 
-    def check_gaps(self, *, now: datetime) -> None:
-        """Notice entries that vanished before they were read, and streams that went back in time."""
-        names = _turn(self._gap_turn, _GAP_CHECKS)
+    def check_gaps(self, *, now: datetime, turn: int = 0, parts: int = 1) -> None:
+        """Notice entries that vanished before they were read, and streams that went back in time: at each turn on a part."""
+        names = _part(self._checked, turn, parts, _GAP_CHECKS)
         trims = []  # of what was read: writers may forget to trim, and the server's memory is finite
         replies = self._client.execute([["XINFO", "STREAM", name] for name in names], tolerant=True)
         for name, reply in zip(names, replies, strict=True):
@@ -227,11 +224,12 @@ def publish_hashes(client: StreamClient, *, now: datetime) -> None:
         client.execute(mirror.state_commands(nova_ids[start : start + 500], now=now))
 
 
-def _turn(names: deque[str], count: int) -> list[str]:
-    """Take the next names in turn."""
-    taken = [names[i] for i in range(min(count, len(names)))]
-    names.rotate(-len(taken))
-    return taken
+def _part(names: list[str], turn: int, parts: int, most: int) -> list[str]:
+    """Give the names whose turn it is: one part of at least `parts`, none larger than `most`."""
+    parts = max(parts, -(-len(names) // most))
+    size = -(-len(names) // parts)
+    start = turn % parts * size
+    return names[start : start + size]
 
 
 def _order(entry_id: str) -> tuple[int, int]:

@@ -34,9 +34,12 @@ def due(number_per_minute: int, second: int) -> int:
 
 
 def judge_trace(
-    rules: SafetyRules, *, calls: int = 28, calling_minutes: int = 60, tools: int = 55, polls: int = 40
+    rules: SafetyRules, *, calls: int = 28, calling_minutes: int = 60, tools: int = 55, polls: int = 40, guarded: bool = False
 ) -> list[str]:
-    """Live two hours, one second at a time, and give every objection; each tenth tool use fails."""
+    """Live two hours, one second at a time, and give every objection; each tenth tool use fails.
+
+    `guarded`: calls past the hour's limit are asked for and refused, as the API guardian does; they were never made.
+    """
     api = {name: Window(length) for name, length in (("burst", 10), ("minute", 60), ("hour", 3600), ("day", 86_400))}
     used, identical, window_used, window_failed = Window(60), Window(60), Window(300), Window(300)
     objections, uses = [], 0
@@ -44,6 +47,8 @@ def judge_trace(
     for second in range(7200):
         now = NOW + timedelta(seconds=second)
         called = due(calls, second) if second // 60 % 60 < calling_minutes else 0
+        if guarded and api["hour"].total + called > rules.requests_per_hour:
+            called = 0
         for window in api.values():
             window.add(called)
         tool_uses = due(tools, second)
@@ -74,13 +79,15 @@ def judge_trace(
     return objections
 
 
-# 28 calls a minute are within the minute's limit but not within the hour's of 500, so either few minutes are that busy
-# or the operator's policy allows them all
+# 28 calls a minute are within the minute's limit but not within the hour's of 500: the guardian refuses the rest, or few
+# minutes are that busy, or the operator's policy allows them all
 @pytest.mark.parametrize(
-    ("rules", "calling_minutes"), [(SafetyRules(), 17), (SafetyRules(requests_per_hour=2000), 60)], ids=["standard", "own"]
+    ("rules", "calling_minutes", "guarded"),
+    [(SafetyRules(), 60, True), (SafetyRules(), 17, False), (SafetyRules(requests_per_hour=2000), 60, False)],
+    ids=["refused", "standard", "own"],
 )
-def test_a_busy_healthy_nova_trips_nothing(rules, calling_minutes):
-    assert judge_trace(rules, calling_minutes=calling_minutes) == []
+def test_a_busy_healthy_nova_trips_nothing(rules, calling_minutes, guarded):
+    assert judge_trace(rules, calling_minutes=calling_minutes, guarded=guarded) == []
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,18 @@ def test_load_alone_never_gives_more_than_forty_points():
     assert stress_score(1000.0, 0.0, 0.0, timedelta(0), 0) == 40.0
     assert stress_score(1.0, 0.8, 0.2, timedelta(seconds=60), 1) == 0.0
     assert stress_score(9.0, 1.0, 1.0, timedelta(hours=1), 9) == 100.0
+    assert stress_score(0.0, 0.0, 0.0, timedelta(0), 0, process_cpu=1.0) == 20.0
+    assert stress_score(1000.0, 0.0, 0.0, timedelta(0), 0, process_cpu=1.0) == 40.0
+
+
+def test_a_worker_process_that_outgrows_its_limit_stresses_as_a_full_machine_does():
+    assert willy(fleet=FleetFacts(process_memory=500.0, process_cpu=1.0)).safety_level is SafetyLevel.NORMAL  # 45 + 20
+    grown = willy(fleet=FleetFacts(process_memory=500.0, process_cpu=1.0), error_ratio=0.4)
+    assert "Stress is 74 of 100" in grown.reason
+    assert willy(fleet=FleetFacts(process_memory=400.0, process_cpu=0.9), error_ratio=0.4).safety_level is SafetyLevel.NORMAL
+    status = willy(fleet=FleetFacts(process_memory=None))
+    assert not status.is_safe
+    assert "memory of the worker processes" in status.reason
 
 
 def test_stress_is_watched_for_a_minute_before_the_nova_meditates():
@@ -289,7 +301,7 @@ _COUNTERS, _READINGS = readings_of(SafetyFacts), readings_of(FleetFacts)
 def test_every_counter_is_tried():
     """A counter of a new name is tried by itself; these are the ones there are."""
     assert {"own_wakes_hour", "empty_cycles_minute", "error_ratio", "queue_lag", "api_requests_burst"} < set(_COUNTERS)
-    assert (len(_COUNTERS), len(_READINGS)) == (14, 7)
+    assert (len(_COUNTERS), len(_READINGS)) == (14, 9)
     counts = [name for name, hint in get_type_hints(SafetyFacts).items() if hint == int | None]
     assert set(counts) <= set(_COUNTERS)
 

@@ -1,0 +1,3 @@
+from reporting.admin import alerts
+
+__all__ = ["alerts"]

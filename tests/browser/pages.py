@@ -1,0 +1,24 @@
+"""The pages that are looked at: by axe and for errors in the tests, and by whoever reads the documents (make screenshots)."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page: its name, its address, and whether it is seen logged in."""
+
+    name: str
+    path: str
+    logged_in: bool = True
+
+
+PAGES = (
+    Page("login", "/accounts/login/", logged_in=False),
+    Page("fleet", "/"),
+    Page("nova", "/novas/torch/"),
+    Page("pause", "/novas/torch/pause/"),
+    Page("stop-all", "/stop-all/"),
+    Page("second-factor", "/accounts/2fa/"),
+)
+THEMES = ("light", "dark")
+SIZES = ((1280, 800), (390, 844))  # a desk, a telephone
