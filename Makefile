@@ -11,6 +11,13 @@ PYTEST := $(BIN)/python -m pytest
 PYTEST_FLAGS ?=
 ARGS ?=
 
+# Where the soak tests are: a stack whose processes are killed, and one that strangers meet.
+SOAK_OF_KILLS := tests/processes/test_soak.py
+SOAK_OF_STRANGERS := tests/stack tests/workflow/test_schema.py
+
+# Hundreds of processes are started by the tests: each would compile the product anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Throw-away production settings for `manage.py check --deploy`.
 RANDOM_SECRET := $$($(BIN)/python -c "import secrets; print(secrets.token_urlsafe(64))")
 PRODUCTION := NOVAWF_PRODUCTION=1 NOVAWF_ALLOWED_HOSTS=nova.example.com NOVAWF_SECRET_KEY=$(RANDOM_SECRET) \
@@ -26,11 +33,20 @@ run: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(PYTEST) -n 2 --dist loadgroup -m "not soak" $(PYTEST_FLAGS)
 
+# Two stacks side by side, since each waits most of the time; within each the tests stand in order.
+SOAK := $(PYTEST) -m soak -p no:xdist -p no:randomly $(PYTEST_FLAGS)
 soak: $(VENV)/.installed-dev
-	$(PYTEST) -m soak -p no:xdist -p no:randomly $(PYTEST_FLAGS)
+	@.ci/together "$(SOAK) $(SOAK_OF_KILLS)" "$(SOAK) $(SOAK_OF_STRANGERS)"
 
+# What does not ask a database, and who may do what at which door, need not be asked of the second database too.
+ON_ANY_DATABASE := $(addprefix --ignore=tests/, browser stack test_deploy.py test_docs.py test_examples.py \
+  test_sqlite_backend.py processes/test_doctor.py processes/test_evidence.py processes/test_lifeline.py \
+  safety/test_stream_contract.py safety/test_stream_tls.py safety/test_validation.py workflow/execution/test_command.py \
+  workflow/execution/test_http.py workflow/execution/test_model.py workflow/test_door_parity.py \
+  workflow/test_error_answers.py workflow/test_hook_commands.py workflow/test_privileges.py workflow/test_roles.py \
+  workflow/test_schema.py)
 test-postgres: $(VENV)/.installed-dev
-	.ci/with-postgres $(PYTEST) -n 2 -m "not soak" --ignore-glob="tests/*/core" --ignore=tests/workflow/test_schema.py --ignore=tests/browser $(PYTEST_FLAGS)
+	.ci/with-postgres $(PYTEST) -n 2 -m "not soak" --ignore-glob="tests/*/core" $(ON_ANY_DATABASE) $(PYTEST_FLAGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -9,7 +9,7 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction
 from csp.middleware import CSPMiddleware
 from django.conf import settings
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 
 _RELAXED = "/admin/"
@@ -18,7 +18,7 @@ _RELAXED = "/admin/"
 @sync_and_async_middleware
 def content_policy(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
     """Set the policy that fits the address."""
-    writer = CSPMiddleware(lambda request: None)  # only its writing of the header is used
+    writer = CSPMiddleware(lambda request: HttpResponse())  # only its writing of the header is used
 
     def write(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         if request.path_info.startswith(_RELAXED):

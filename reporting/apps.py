@@ -5,8 +5,8 @@ class ReportingConfig(AppConfig):
     name = "reporting"
 
     def ready(self) -> None:
-        """Hear what lower floors announce, and say how far the journal was read here."""
-        from reporting import roll_ups, seeding  # noqa: F401 - the latter connects its receiver; both import models
-        from safety.pruning import register_reader
+        """Hear what lower floors announce, and say how far the journal is read here."""
+        from reporting import roll_ups, seeding  # noqa: F401 - seeding connects its receiver
+        from safety import pruning
 
-        register_reader("roll-ups", roll_ups.lowest_unread)
+        pruning.register_reader("roll-ups", roll_ups.lowest_unread)

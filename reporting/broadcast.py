@@ -92,7 +92,8 @@ class Broadcast:
             self._position = position
             ready.set()
             while True:
-                if not await feed.moved(30.0):
+                if position >= feed.position and late == len(feed.late):  # it may have moved while this slept
+                    await feed.moved(30.0)
                     continue
                 behind = position < feed.floor  # more happened than is kept: then everything may have changed
                 rows = [*feed.late[late:], *feed.since(position)]

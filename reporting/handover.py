@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import models, transaction
-from django.db.models import Count
+from django.db.models import Count, QuerySet
 
 from reporting import standing
 from reporting.core.alerting import TIERS
@@ -120,7 +120,7 @@ def _changed(since: datetime, now: datetime) -> dict[str, Any]:
 def _broken(now: datetime) -> dict[str, Any]:
     novas = standing.novas(Scope(), now, load_fleet())
     firing = AlertEvent.objects.filter(status=AlertEvent.Status.FIRING).select_related("rule")
-    worst = sorted(firing[:100], key=lambda event: (-TIERS.index(event.tier), event.fired_at))  # type: ignore[arg-type]
+    worst = sorted(firing[:100], key=lambda event: (-TIERS.index(event.tier), event.fired_at))
     incidents = SafetyIncident.objects.filter(ended_at=None)
     breakers = ProviderAccount.objects.filter(archived_at=None).exclude(breaker=ProviderAccount.Breaker.CLOSED)
     channels = AlertChannel.objects.filter(archived_at=None, failing_since__isnull=False)
@@ -177,7 +177,7 @@ def _configuration(since: datetime) -> Rows:
     found: list[tuple[datetime, str, str]] = []
     count = 0
     for model, kind in _CONFIGURED:
-        rows = model._default_manager.filter(updated_at__gte=since)
+        rows: QuerySet[Any] = model._default_manager.filter(updated_at__gte=since)
         count += rows.count()
         found += [(row.updated_at, kind, str(row.pk)) for row in rows.order_by("-updated_at").only("pk", "updated_at")[:SHOWN]]
     found.sort(reverse=True)

@@ -16,10 +16,13 @@ from http import HTTPStatus
 from django.conf import settings
 from django.db import connection, connections
 from django.db.migrations.executor import MigrationExecutor
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from reporting.alerting import LEASE as ALERTS
+from reporting.models import AlertChannel
 from safety import triggers
 from safety.models import FleetFact
 from safety.stream_client import StreamClient
@@ -148,6 +151,18 @@ def _intake() -> str:
     return f"streams are read {lag:.1f} s late"
 
 
+def _alerts() -> str:
+    """Tell how alerting does; that nobody hears of alerts makes no installation unable to work."""
+    evaluated = Lease.objects.filter(name=ALERTS).values_list("heartbeat_at", flat=True).first()
+    if evaluated is None:
+        return "the rules were never evaluated"
+    age = (datetime.now(UTC) - evaluated).total_seconds()
+    channels = AlertChannel.objects.filter(archived_at=None, enabled=True)
+    deaf = channels.filter(Q(failing_since__isnull=False) | Q(closed_at__isnull=False)).count()
+    through = f"; nothing comes through to {deaf} of {channels.count()} channels" if deaf else ""
+    return f"the rules were evaluated {age:.0f} s ago{through}"
+
+
 CHECKS: dict[str, Callable[[], str]] = {
     "database": _database,
     "migrations": _migrations,
@@ -156,4 +171,5 @@ CHECKS: dict[str, Callable[[], str]] = {
     "loops": lambda: _beating("loops"),
     "work": lambda: _beating("work"),
     "intake": _intake,
+    "alerts": _alerts,
 }

@@ -68,6 +68,8 @@ _WINDOWS = (
     (Kind.API_REQUEST_BY_QUARTER, "day", 86_400),
 )
 
+Samples = Sequence[tuple[Sequence[str], Any]]  # (values of the labels, value)
+
 
 @require_safe
 @never_cache
@@ -177,9 +179,9 @@ class Novawf(Collector):
         newest = AuditEntry.objects.order_by("-id").values_list("id", flat=True).first() or 0
         yield _counter("novawf_journal_entries", "Journal entries written, by the newest number.", [], [([], newest)])
         seals = load_facts(("seal_age", "journal_damage_age"), now=self._now)
-        unsealed = [([], reading.value) for reading in seals["seal_age"] or ()] or [([], 0.0)]
+        unsealed: Samples = [([], reading.value) for reading in seals["seal_age"] or ()] or [([], 0.0)]
         yield _gauge("novawf_journal_unsealed_age_seconds", "Age of the oldest journal entry without a seal.", [], unsealed)
-        damaged = [([], float(bool(seals["journal_damage_age"])))]
+        damaged: Samples = [([], float(bool(seals["journal_damage_age"])))]
         yield _gauge("novawf_journal_damaged", "1: the last verification of the journal found damage.", [], damaged)
         cursor = RollUpCursor.objects.filter(id=1).first()
         behind = newest - cursor.position if cursor else newest
@@ -210,12 +212,13 @@ class Novawf(Collector):
         finally:
             client.close()
         yield _gauge("novawf_stream_up", "Whether the stream server answers.", [], [([], float(trip is not None))])
-        trips = [] if trip is None else [([], trip)]
+        trips: Samples = [] if trip is None else [([], trip)]
         yield _gauge("novawf_stream_round_trip_seconds", "How long its answer took.", [], trips)
         for name, (metric, words) in _READINGS.items():
             row = self._fleet.get(name)
-            read = row is not None and row.value is not None and self._now - row.observed_at < timedelta(minutes=1)
-            yield _gauge(metric, words, [], [([], float(row.value))] if read and row is not None else [])
+            fresh = row is not None and self._now - row.observed_at < timedelta(minutes=1)
+            value = row.value if row is not None and fresh else None
+            yield _gauge(metric, words, [], [] if value is None else [([], float(value))])
         disks = [
             ([name.removeprefix(DISK)], float(row.value))
             for name, row in sorted(self._fleet.items())
@@ -290,7 +293,7 @@ class Novawf(Collector):
         rules = AlertRule.objects.filter(archived_at=None, enabled=True).count()
         yield _gauge("novawf_alert_rules", "Alert rules in force.", [], [([], rules)])
         evaluated = Lease.objects.filter(name=LEASE).values_list("heartbeat_at", flat=True).first()
-        ages = [([], self._since(evaluated))] if evaluated else []
+        ages: Samples = [([], self._since(evaluated))] if evaluated else []
         yield _gauge("novawf_alerts_evaluated_age_seconds", "Time since the rules were evaluated.", [], ages)
         channels = AlertChannel.objects.filter(archived_at=None).order_by("slug")
         failing = [([c.slug], self._since(c.failing_since)) for c in channels]
@@ -302,9 +305,6 @@ class Novawf(Collector):
         yield _gauge(
             "novawf_alert_delivery_age_seconds", "How long the oldest waits.", [], [([], self._since(waiting["oldest"]))]
         )
-
-
-Samples = Sequence[tuple[Sequence[str], Any]]
 
 
 def _gauge(name: str, words: str, labels: Sequence[str], samples: Samples) -> Metric:

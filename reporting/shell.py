@@ -61,14 +61,14 @@ class Shell:
                 url = reverse(name)
             except NoReverseMatch:
                 continue
-            if user.has_perm(right) if right else user.is_staff:  # type: ignore[union-attr]
+            if user.has_perm(right) if right else user.is_staff:
                 here = self._request.path == url or (url != "/" and self._request.path.startswith(url))
                 found.append(Entry(title, url, icon, here))
         return found
 
     @property
     def may_stop(self) -> bool:
-        return bool(self._request.user.has_perm("workflow.order_stop"))  # type: ignore[union-attr]
+        return bool(self._request.user.has_perm("workflow.order_stop"))
 
     @property
     def banner(self) -> SafeString:

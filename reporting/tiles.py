@@ -63,7 +63,7 @@ def _productivity(payload: Mapping[str, Any], hours: list[dict[str, Any]]) -> Ti
     values = [(hour["at"][11:16], float(hour["succeeded"])) for hour in hours]
     chart = charts.bars(values, title="Tasks completed, an hour each, over 24 hours", chart_id="tile-productivity", height=28)
     trend = section.get("productivity_trend")
-    word = _text(payload, "productivity_metrics", "productivity_trend") if trend is None else f"{trend:+.0f} % vs. day before"
+    word = _text(payload, "productivity_metrics", "productivity_trend") if trend is None else f"{trend:+.0f} % day on day"
     tone = "calm" if not trend else "good" if trend > 0 else "warn"
     number = _number(section.get("tasks_completed_24h"))
     return Tile("productivity_metrics", "Productivity", number, "done in 24 h", word, tone, chart)
@@ -112,7 +112,7 @@ def _tasks(payload: Mapping[str, Any]) -> Tile:
     ]
     chart = charts.stacked_bar(parts, title=f"Unfinished tasks: {_told(parts)}", chart_id="tile-tasks")
     number = _number(sum(int(amount) for _, amount, _ in parts)) if section else UNKNOWN
-    word = f"{blocked + waiting:,} wait for you" if blocked + waiting else "none waits for you"
+    word = f"{blocked + waiting:,} waiting for you" if blocked + waiting else "none waiting"
     tone = "warn" if blocked + waiting else "good"
     return Tile("task_tracking_status", "Tasks", number, "unfinished", word, tone, chart)
 

@@ -25,7 +25,7 @@ from safety.offline import audit_verify
 
 JOURNAL_PRUNED = "safety.journal.pruned"
 SEALS_OF_ARCHIVE = 500
-ENTRIES_OF_ARCHIVE = 20_000  # so that a job that writes one is soon done
+ENTRIES_OF_ARCHIVE = 10_000  # so that a job that writes one is soon done
 _ENTRIES_AT_ONCE = 2_000  # deleted in one transaction, about
 _TABLE = AuditEntry._meta.db_table
 

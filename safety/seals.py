@@ -93,7 +93,7 @@ def _writers() -> tuple[str, list[str]]:
 def _next(last: AuditSeal | None, closed: int, public: str, now: datetime) -> AuditSeal | None:
     """Make the seal that follows, not yet saved; None: nothing is there to be sealed."""
     first_id = last.last_id + 1 if last else 1
-    rows = read_rows(first_id, closed, RANGE)
+    rows = _read_behind(first_id, closed)
     rows = [row for row in rows if core.fits(rows[0][0], row[0])]
     if not rows:
         return None
@@ -115,6 +115,20 @@ def _next(last: AuditSeal | None, closed: int, public: str, now: datetime) -> Au
     signature = seal_keys.sign(made.text)
     values = {name: getattr(made, name) for name in _SEAL_COLUMNS} | {"leaves": leaves, "sealed_at": now}
     return AuditSeal(head=made.head, public_key=public, signature=signature, **values)
+
+
+def _read_behind(first_id: int, closed: int) -> list[tuple[Any, ...]]:
+    """Read the next range's entries, through a window that grows where ids are missing.
+
+    Without an upper bound near by, PostgreSQL may sort all that is left for each range (until it has statistics).
+    """
+    width = 2 * RANGE
+    while True:
+        last_id = min(first_id + width - 1, closed)
+        rows = read_rows(first_id, last_id, RANGE)
+        if len(rows) * 2 >= RANGE or last_id >= closed:
+            return rows
+        width *= 8
 
 
 def sealed(row: AuditSeal) -> Seal:

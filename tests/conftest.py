@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,20 +52,35 @@ def django_db_modify_db_settings(
         database["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / Path(database["TEST"]["NAME"]).name)
 
 
+@cache
+def _tables() -> tuple[list[str], set[str]]:
+    """Give the tables that a flush empties, and those of them that a trigger guards."""
+    names = set(connection.introspection.django_table_names(only_existing=True, include_views=False)) - _KEPT_TABLES
+    triggers = {
+        "sqlite": "SELECT tbl_name FROM sqlite_master WHERE type = 'trigger'",
+        "postgresql": "SELECT relname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE NOT tgisinternal",
+    }[connection.vendor]
+    sys.modules["safety.triggers"].install()  # whatever the first test did with them
+    with connection.cursor() as cursor:
+        cursor.execute(triggers)
+        return sorted(names), {row[0] for row in cursor.fetchall()}
+
+
 def flush_database() -> None:
-    """Empty every table of ours: drop the journal's triggers, delete, install them again."""
-    triggers: Any = sys.modules.get("safety.triggers")
+    """Empty every table of ours that is not: drop the journal's triggers if they are in the way, delete, install them again."""
+    names, guarded = _tables()
+    triggers: Any = sys.modules["safety.triggers"]
     quote = connection.ops.quote_name
-    names = sorted(set(connection.introspection.django_table_names(only_existing=True, include_views=False)) - _KEPT_TABLES)
     with transaction.atomic(), connection.cursor() as cursor:
-        if triggers:
+        cursor.execute(" UNION ALL ".join(f"SELECT '{name}' WHERE EXISTS (SELECT 1 FROM {quote(name)})" for name in names))
+        filled = {row[0] for row in cursor.fetchall()}
+        if filled & guarded:
             triggers.remove()
-        for name in names:  # foreign keys are checked at the commit, so the order is free
+        for name in sorted(filled):  # foreign keys are checked at the commit, so the order is free
             cursor.execute(f"DELETE FROM {quote(name)}")
         if connection.vendor == "postgresql":
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        if triggers:
-            triggers.install()
+        triggers.install()
 
 
 def _flush_after_test(_: TransactionTestCase) -> None:
@@ -153,6 +169,15 @@ def _stream_settings() -> Iterator[StreamServer]:
     yield server
     server.stop()
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_detour_by_an_event_loop() -> None:
+    """Take out the one middleware that is only async: for its sake each request of a test client has a loop and a thread made.
+
+    It serves static files; the real servers of the tests (`web_server`, a whole stack) have it.
+    """
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if not name.startswith("servestatic.")]
 
 
 @pytest.fixture(autouse=True)

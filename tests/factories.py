@@ -223,8 +223,12 @@ def make_healthy_fleet(*, now: datetime = NOW, **readings: Any) -> None:
         "memory_ratio": 0.5,
         "process:slot:loops:test:0": {"host": "test", "memory": 120.0, "cpu": 0.1},
     }
-    for name, value in (values | readings).items():
-        FleetFact.objects.update_or_create(name=name, defaults={"value": value, "since": now, "observed_at": now})
+    FleetFact.objects.bulk_create(
+        [FleetFact(name=name, value=value, since=now, observed_at=now) for name, value in (values | readings).items()],
+        update_conflicts=True,
+        unique_fields=["name"],
+        update_fields=["value", "since", "observed_at"],
+    )
 
 
 def make_incident(nova_id: str = "torch", *, now: datetime = NOW, **fields: Any) -> SafetyIncident:

@@ -9,7 +9,6 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
@@ -17,7 +16,7 @@ import pytest
 import yaml
 from django.core.management import CommandError, call_command
 
-from tests.processes.stack import ROOT, RunningStack, wait_until
+from tests.processes.stack import ROOT
 from tests.systemd import problems_of_unit, read_unit
 
 DEPLOY = ROOT / "deploy"
@@ -297,28 +296,3 @@ class TestDeployChecks:
         code, found = self.look()
         assert code == 1
         assert "novawf.E001" in found["problems"][0]
-
-
-@pytest.mark.timeout(180)
-def test_workers_are_restarted_in_turn_and_all_is_well_afterwards(tmp_path: Path):
-    stack = RunningStack(tmp_path)
-    try:
-        stack.start()
-        before = {name: stack.role(f"workers:{name}") for name in ("loops", "work")}
-        web = stack.role("web")
-        done = subprocess.run(
-            stack.command("deploy", "--apply"), env=stack.environment, cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr + stack.text()
-        assert "workers of loops: restarted" in done.stdout
-        assert "workers of work: restarted" in done.stdout
-        for name, former in before.items():
-            assert stack.role(f"workers:{name}") != former
-        assert stack.role("web") == web
-        wait_until(lambda: stack.readiness().get("ready"), seconds=30, what="all is well")
-        look = subprocess.run(
-            stack.command("deploy", "--check"), env=stack.environment, cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        assert (look.returncode, look.stdout) == (0, "This version is in service: nothing to do.\n"), look.stderr
-    finally:
-        stack.close()

@@ -28,7 +28,7 @@ from workflow.task_services import TaskRequest
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def ask(title: str = "Write the release notes") -> str:
 
 def run(command: list[str], environment: dict[str, str], **options: Any) -> str:
     found = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=90, **({"cwd": ROOT} | options)
+        command, env=environment, capture_output=True, text=True, check=False, timeout=200, **({"cwd": ROOT} | options)
     )
     assert found.returncode == 0, found.stderr
     return found.stdout
@@ -74,7 +74,7 @@ def test_an_agent_of_few_lines_completes_what_it_is_given(agent, program):
 def test_an_agent_whose_key_is_no_good_ends(agent):
     command = [sys.executable, str(EXAMPLES / "rest_agent.py")]
     found = subprocess.run(
-        command, env={**agent, "NOVA_TOKEN": "wrong"}, capture_output=True, text=True, timeout=60, check=False
+        command, env={**agent, "NOVA_TOKEN": "wrong"}, capture_output=True, text=True, timeout=200, check=False
     )
     assert (found.returncode, "key" in found.stderr) == (1, True)
 

@@ -48,7 +48,8 @@ def seed_all(*, now: datetime) -> list[str]:
     with transaction.atomic():
         made = seed_installation(now=now) + seed_policies(now=now) + seed_personalities(now=now)
         made += seed_fleet(now=now) + seed_schedules(now=now)
-        return made + [name for _, names in seeding.send(sender=Installation, now=now) for name in names]
+        answers: list[Any] = seeding.send(sender=Installation, now=now)
+        return made + [name for _, names in answers for name in names]
 
 
 def seed_installation(*, now: datetime) -> list[str]:

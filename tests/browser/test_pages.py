@@ -11,7 +11,8 @@ from tests.browser.pages import PAGES, SIZES, THEMES
 from workflow import services
 from workflow.models import NovaState
 
-pytestmark = pytest.mark.xdist_group("browser")  # one server and one browser for all
+# one server and one browser for all; a busy machine takes its time over axe
+pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(180)]
 _SERIOUS = ("serious", "critical")
 
 

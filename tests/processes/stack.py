@@ -35,7 +35,8 @@ class RunningStack:
 
     def __init__(self, folder: Path, *, settings: str = "novawf_site.settings", environment: dict[str, str] | None = None):
         self.folder = folder
-        self.port = ports.free_port("127.0.0.1", 20_000 + os.getpid() % 20_000)
+        # ten apart from the next process's: two stacks that start at once both find the same port free
+        self.port = ports.free_port("127.0.0.1", 20_000 + os.getpid() % 2_000 * 10)
         self.stream_port = ports.free_port("127.0.0.1", self.port + 1)
         self.output = folder / "up.log"
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("NOVAWF_", "DRAGONFLY_", "PYTEST_"))}
@@ -55,7 +56,7 @@ class RunningStack:
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, str(ROOT / "manage.py"), *arguments]
 
-    def start(self, *, ready_in: float = 60.0) -> None:
+    def start(self, *, ready_in: float = 150.0) -> None:
         """Start and wait until it says that it runs."""
         with self.output.open("ab") as output:
             begun = output.tell()

@@ -15,7 +15,7 @@ import pytest
 from tests.processes.load import PREPARE, Listener, Load, effects
 from tests.processes.stack import ROOT, RunningStack, reads_a_queue, runs, wait_until
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
 
 RISES_WITHIN = 15.0
 RETURNS_WITHIN = 10.0

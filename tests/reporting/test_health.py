@@ -11,6 +11,7 @@ from django.db import connection
 from django.test import Client
 
 from reporting import health
+from reporting.models import AlertChannel
 from safety import triggers
 from safety.models import FleetFact
 from safety.stream_client import StreamClient
@@ -77,6 +78,16 @@ def test_late_intake_is_named(working: None) -> None:
 def test_intake_that_nobody_observes_is_not_trusted(working: None) -> None:
     FleetFact.objects.update(observed_at=datetime.now(UTC) - timedelta(minutes=5))
     assert refused() == {"intake": "nobody has read the streams lately"}
+
+
+def test_alerts_that_nobody_hears_are_told_and_make_nothing_unready(working: None) -> None:
+    assert ask()[1]["checks"]["alerts"]["detail"] == "the rules were never evaluated"
+    instant = datetime.now(UTC)
+    Lease.objects.create(name="alerts", heartbeat_at=instant)
+    AlertChannel.objects.create(slug="ops", kind="webhook", failing_since=instant)
+    status, content = ask()
+    assert status == 200
+    assert content["checks"]["alerts"]["detail"].endswith("s ago; nothing comes through to 1 of 1 channels")
 
 
 def test_a_journal_without_triggers_is_not_ready(working: None) -> None:

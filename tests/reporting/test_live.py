@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
 from reporting.core.topics import RIGHTS, is_topic, topics_of
 from tests import factories
@@ -46,7 +47,7 @@ def listening(server: WebServer, session: str, *topics: str, origin: str = "") -
     query = "&".join(f"topic={topic}" for topic in topics)
     headers = {"Cookie": f"{settings.SESSION_COOKIE_NAME}={session}"} if session else {}
     address = server.url.replace("http", "ws") + f"/live/?{query}"
-    with connect(address, additional_headers=headers, origin=origin or server.url, proxy=None) as line:  # type: ignore[arg-type]
+    with connect(address, additional_headers=headers, origin=Origin(origin or server.url), proxy=None) as line:
         yield line
 
 

@@ -292,9 +292,9 @@ def test_the_database_derives_the_status_that_the_function_derives(stream_away: 
             factories.make_safety_state(nova.nova_id, is_safe=False)
     FleetFact.objects.create(name="stream_reachable", value=not stream_away, observed_at=now)
     states = list(statuses(now).select_related("nova__personality"))
-    verdicts, facts = load_verdicts([state.nova_id for state in states]), load_fleet()
+    verdicts, facts = load_verdicts([found.nova_id for found in states]), load_fleet()
     assert len(states) > 50
-    for state in states:
-        told = derived_status(state.nova, state, verdicts.get(state.nova_id), facts, now)
-        assert state.status == told.status, state  # type: ignore[attr-defined]
+    for found in states:
+        told = derived_status(found.nova, found, verdicts.get(found.nova_id), facts, now)
+        assert found.status == told.status, found  # type: ignore[attr-defined]
     assert sum(counts_by_status(statuses(now)).values()) == len(states)

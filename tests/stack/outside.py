@@ -69,7 +69,7 @@ class Outside:
             found[stream_kind(stream)[0]] += [fields for fields in self.entries(stream) if fields.get("cause") == cause]
         return {kind: fields for kind, fields in found.items() if fields}
 
-    def wait_for(self, kind: str, cause: str, *, status: str = "", seconds: float = 20.0) -> Fields:
+    def wait_for(self, kind: str, cause: str, *, status: str = "", seconds: float = 60.0) -> Fields:
         """Wait for an entry of this kind with this cause, and with this status where one is given."""
 
         def entry() -> Fields | None:

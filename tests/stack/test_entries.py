@@ -10,7 +10,7 @@ from tests.processes.stack import wait_until
 from tests.stack.outside import QUEUE, Outside, Sent, problems
 from workflow.core.protocol import stream_kind
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
 
 MEGABYTES = "y" * 2_000_000
 BROKEN: dict[str, tuple[Sent, str]] = {

@@ -8,7 +8,7 @@ import pytest
 from tests.processes.stack import wait_until
 from tests.stack.outside import QUEUE, Outside, stop_file
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
 
 NOVA = "fenced"
 PREPARE = f"from workflow.configuration import create_nova\ncreate_nova('{NOVA}', now=now, reason='tests')"

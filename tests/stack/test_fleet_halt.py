@@ -21,7 +21,7 @@ from tests.processes.stack import ROOT, wait_until
 from tests.stack.outside import Outside
 from tests.stack.test_founding_incident import Agent
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
 
 NOVAS, DEAF = 50, "crowd-00"
 PREPARE = """

@@ -15,7 +15,7 @@ import pytest
 from tests.processes.stack import ROOT, wait_until
 from tests.stack.outside import Outside
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
 
 NOVA, OTHER = "founding", "bystander"
 SESSIONS, CALLS = 12, 200

@@ -5,6 +5,7 @@ the machine's load, a silence. (The fifth, of the stream server: test_stream_out
 """
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -16,7 +17,7 @@ from safety.core.stress import stress_score
 from tests.processes.stack import wait_until
 from tests.stack.outside import Outside
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
 
 PAUSED = "safety_pause"
 JUDGED = ("judged-burst", "judged-load", "judged-hook", "judged-flood")
@@ -72,7 +73,7 @@ def paused_by(outside: Outside, mechanism: str, nova_id: str) -> Callable[[], st
     return condition
 
 
-def see_pause(outside: Outside, nova_id: str, mechanism: str, *, seconds: float = 20.0) -> str:
+def see_pause(outside: Outside, nova_id: str, mechanism: str, *, seconds: float = 60.0) -> str:
     """Wait until the Nova, and no other, is paused by the mechanism, and until the streams say so too; give the reason."""
     reason: str = wait_until(
         paused_by(outside, mechanism, nova_id), seconds=seconds, what=f"{mechanism} pauses {nova_id}", interval=0.3
@@ -81,11 +82,12 @@ def see_pause(outside: Outside, nova_id: str, mechanism: str, *, seconds: float 
     assert not others
     alert = wait_until(
         lambda: next((e for e in reversed(outside.entries(f"nova.safety.{nova_id}")) if e["is_safe"] == "false"), None),
-        seconds=10,
+        seconds=30,
         what=f"nova.safety.{nova_id} says so",
     )
     assert alert["mechanism"] == mechanism
-    assert alert["reason"] == reason.removeprefix(f"{mechanism}: ")
+    # the same words; how long it lasts and how much it is by now may have been told anew since
+    assert without_figures(alert["reason"]) == without_figures(reason.removeprefix(f"{mechanism}: "))
     rows = outside.ledger.rows(
         f"SELECT count(*) FROM safety_safetyincident WHERE nova_id = '{nova_id}' AND mechanism = '{mechanism}'"
     )
@@ -93,12 +95,16 @@ def see_pause(outside: Outside, nova_id: str, mechanism: str, *, seconds: float 
     return reason
 
 
-def see_return(outside: Outside, nova_id: str, *, seconds: float = 20.0) -> None:
+def without_figures(text: str) -> str:
+    return re.sub(r"[0-9.]+ s\b", "some time", text)
+
+
+def see_return(outside: Outside, nova_id: str, *, seconds: float = 60.0) -> None:
     """Wait until the Nova acts again, and says so."""
     wait_until(lambda: outside.statuses()[nova_id][0] != PAUSED, seconds=seconds, what=f"{nova_id} comes back")
     wait_until(
         lambda: outside.entries(f"nova.safety.{nova_id}")[-1]["is_safe"] == "true",
-        seconds=10,
+        seconds=30,
         what=f"nova.safety.{nova_id} says so",
     )
     item = {"title": "After the pause", "nova_id": nova_id, "executor": "builtin", "action": "echo"}

@@ -14,7 +14,7 @@ from tests.processes.stack import wait_until
 from tests.stack.outside import ALERTS, Outside
 from workflow.seeding import FLEET
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
 
 NUMBER = 60
 
@@ -61,7 +61,7 @@ def test_every_alert_at_a_random_instant_is_acted_on(outside: Outside) -> None:
             at = time.perf_counter()
             alert = {"title": f"Alert {number}", "priority": "critical", "executor": "builtin", "action": "echo"}
             sent[outside.add(ALERTS, dict(alert))] = at
-        wait_until(lambda: sent.keys() <= watcher.seen.keys(), seconds=20, what="every alert is acted on")
+        wait_until(lambda: sent.keys() <= watcher.seen.keys(), seconds=60, what="every alert is acted on")
     milliseconds = sorted((watcher.seen[cause] - at) * 1000 for cause, at in sent.items())
     half, most = milliseconds[NUMBER // 2], milliseconds[int(NUMBER * 0.99)]
     print(f"alert to progress entry: p50 {half:.0f} ms, p99 {most:.0f} ms, of {NUMBER}")  # noqa: T201 - the figure a person wants

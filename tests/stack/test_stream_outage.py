@@ -12,10 +12,10 @@ import pytest
 from tests.processes.stack import wait_until
 from tests.stack.outside import Outside
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
 
 PROMISED = 2.0  # seconds
-SLACK = 2.0  # of a machine that other tests share
+SLACK = 3.0  # of a machine that other tests share
 
 
 def everybody(outside: Outside) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.processes.stack import RunningStack, wait_until
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
 
 
 def test_the_stack_is_whole_and_logged_no_error(stack: RunningStack) -> None:

@@ -15,6 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django_q.models import Failure, OrmQ, Schedule, Success
 
+from reporting.models import AlertChannel, AlertDelivery, AlertEvent, AlertRule
 from safety import audit
 from safety.api_keys import create_key
 from safety.models import (
@@ -107,6 +108,7 @@ def everything(now: datetime) -> dict[str, Any]:
             public_key="0",
             signature="0",
         ),
+        **alerts(text, now),
         "safety.verificationrun": VerificationRun.objects.create(
             scope="full",
             requested_at=now,
@@ -165,6 +167,24 @@ def address(label: str, kind: str, *args: Any) -> str:
 
 def journal(action: str) -> list[AuditEntry]:
     return list(AuditEntry.objects.filter(action=action).order_by("id"))
+
+
+def alerts(text: str, now: datetime) -> dict[str, Any]:
+    """A rule, what it found, a channel, and the message to it."""
+    rule = AlertRule.objects.create(slug="silent", title=text, condition="nova_silent", threshold=60.0)
+    channel = AlertChannel.objects.create(slug="ops", kind="webhook", url="https://ops.example.com/", description=text)
+    subjects = [{"subject": text, "says": text, "value": 1.0, "nova_id": ""}]
+    event = AlertEvent.objects.create(rule=rule, title=text, tier="warning", subjects=subjects, fired_at=now, seen_at=now)
+    told = {"log": [{"at": "now", "ok": False, "detail": text, "seconds": 1.0}], "created_at": now, "due_at": now}
+    delivery = AlertDelivery.objects.create(
+        channel=channel, event=event, kind="fired", message_id="msg", title=text, body=text, **told
+    )
+    return {
+        "reporting.alertrule": rule,
+        "reporting.alertchannel": channel,
+        "reporting.alertevent": event,
+        "reporting.alertdelivery": delivery,
+    }
 
 
 class TestPages:
@@ -245,6 +265,8 @@ class TestPages:
 
 
 WINDOWS = {
+    "reporting.alertevent",
+    "reporting.alertdelivery",
     "safety.auditseal",
     "safety.verificationrun",
     "workflow.approval",

@@ -28,7 +28,7 @@ from workflow.models import Lease, Task
 from workflow.streams.reader import EPOCH_KEY
 from workflow.task_services import TaskRequest
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
 
 
 @pytest.fixture(autouse=True)

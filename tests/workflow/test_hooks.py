@@ -502,7 +502,8 @@ def test_sessions_that_start_each_other_are_stopped_within_a_minute(recruit, now
     assert "session starts and stops in the last minute, more than the 10 allowed: the agent restarts itself" in reply["reason"]
     for number in range(200):
         assert agent.use("claude -p 'go on'", "session-11")["continue"] is False, number
-        agent.wait(0.3)
+        if number % 20 == 0:
+            agent.wait(6.0)
     other.now = agent.now
     assert other.use() == {}
     incident = SafetyIncident.objects.get()
@@ -530,7 +531,7 @@ def test_a_busy_healthy_agent_trips_nothing(recruit):
     agent = recruit()
     agent.call("SessionStart", source="startup")
     uses = 0
-    for minute in range(12):
+    for minute in range(7):  # longer than any window
         polls = 0
         for number in range(55):
             wanted = (number + 1) * 40 // 55

@@ -35,7 +35,7 @@ NAMES = {
 @asynccontextmanager
 async def agent(web_server: WebServer, key: str, mode: Any = "auto") -> AsyncIterator[Any]:
     async with (
-        httpx2.AsyncClient(headers={"Authorization": f"Bearer {key}"}) as line,
+        httpx2.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=60) as line,
         Client(streamable_http_client(f"{web_server.url}/mcp", http_client=line), mode=mode) as client,
     ):
         yield client

@@ -7,7 +7,9 @@ what an agent may. Whether the answer then is 200 or 400 is not asked here: only
 import json
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
+from itertools import product
 from typing import Any
 
 import pytest
@@ -194,6 +196,8 @@ def addresses() -> Iterator[tuple[str, str]]:
 
 
 ADDRESSES = [address for address in addresses() if address[0] not in NOT_FOR_KEYS]
+PARTS = 6  # the addresses are asked in so many shares: to make a house for each would take longer than to ask
+Part = Iterator[AbstractContextManager[tuple[str, str]]]
 
 
 def path_of(name: str, verb: str) -> str:
@@ -276,21 +280,38 @@ def test_every_address_has_a_line() -> None:
     assert {name for name, _ in ADDRESSES} - MAY.keys() == set(), "say in MAY who may use the new address"
 
 
-@pytest.mark.usefixtures("house")
-@pytest.mark.parametrize(("name", "verb"), ADDRESSES, ids=["-".join(filter(None, address)) for address in ADDRESSES])
+@pytest.fixture(params=range(PARTS))
+def part(request: pytest.FixtureRequest, house: None, subtests: pytest.Subtests) -> Iterator[Part]:
+    """A share of the addresses, in one house: each is a subtest of its own, and what it did is taken back."""
+    return (each(subtests, name, verb) for name, verb in ADDRESSES[request.param :: PARTS])
+
+
+@contextmanager
+def each(subtests: pytest.Subtests, name: str, verb: str) -> Iterator[tuple[str, str]]:
+    with subtests.test(address=" ".join(filter(None, (name, verb)))):
+        yield name, path_of(name, verb)
+
+
+def callers(now: datetime) -> list[tuple[str, Client]]:
+    """Give each role twice: as a person with a session, and as a program with a key."""
+    found = []
+    for role in ROLES:
+        user = User.objects.create(username=role.replace(" ", "-"))
+        user.groups.add(Group.objects.get(name=role))
+        session = Client(raise_request_exception=False)
+        session.force_login(user)
+        text, _ = api_keys.create_key(operator="ci", role=role, scopes=[scope.value for scope in OPERATOR_SCOPES], now=now)
+        found += [(role, session), (role, bearer(text))]
+    return found
+
+
 class TestEveryAddress:
-    def test_is_for_its_roles_by_session_and_by_key(self, name: str, verb: str, now: datetime) -> None:
-        path, entries = path_of(name, verb), AuditEntry.objects.count()
-        for role in ROLES:
-            user = User.objects.create(username=role.replace(" ", "-"))
-            user.groups.add(Group.objects.get(name=role))
-            session = Client(raise_request_exception=False)
-            session.force_login(user)
-            scopes = [scope.value for scope in OPERATOR_SCOPES]
-            text, _ = api_keys.create_key(operator="ci", role=role, scopes=scopes, now=now)
-            entries = AuditEntry.objects.count()
-            for client in (session, bearer(text)):
-                for method, may in MAY[name].items():
+    def test_is_for_its_roles_by_session_and_by_key(self, part: Part, now: datetime) -> None:
+        known = callers(now)
+        entries = AuditEntry.objects.count()
+        for address in part:
+            with address as (name, path):
+                for (role, client), (method, may) in product(known, MAY[name].items()):
                     answer = ask(client, method, path)
                     if role in may:
                         assert answer.status_code not in (401, 403, 404, 405), (role, method, answer.content)
@@ -298,74 +319,79 @@ class TestEveryAddress:
                         assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied"), (role, method)
                         assert answer.entries == entries
 
-    def test_agents_reach_what_is_their_novas_alone(self, name: str, verb: str, now: datetime) -> None:
-        path = path_of(name, verb)
+    def test_agents_reach_what_is_their_novas_alone(self, part: Part, now: datetime) -> None:
         own, _ = api_keys.create_key("torch", now=now)
         other, _ = api_keys.create_key("echo", now=now)
         entries = AuditEntry.objects.count()
-        for method, may in MAY[name].items():
-            mine, foreign = ask(bearer(own), method, path), ask(bearer(other), method, path)
-            if AGENT not in may:
-                for answer in (mine, foreign):
-                    assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")
-                    assert answer.entries == entries
-                continue
-            assert mine.status_code not in (401, 403, 404, 405), mine.content
-            assert foreign.status_code not in (401, 405)
-            if (name, method) in BY_KEY:
-                assert foreign.status_code < 500
-                assert b"torch" not in foreign.content.replace(path.encode(), b"")
-            else:
-                assert foreign.status_code in (403, 404), foreign.content
-                assert foreign.entries == entries
+        for address in part:
+            with address as (name, path):
+                for method, may in MAY[name].items():
+                    mine, foreign = ask(bearer(own), method, path), ask(bearer(other), method, path)
+                    if AGENT not in may:
+                        for answer in (mine, foreign):
+                            assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied"), method
+                            assert answer.entries == entries
+                        continue
+                    assert mine.status_code not in (401, 403, 404, 405), (method, mine.content)
+                    assert foreign.status_code not in (401, 405)
+                    if (name, method) in BY_KEY:
+                        assert foreign.status_code < 500
+                        assert b"torch" not in foreign.content.replace(path.encode(), b"")
+                    else:
+                        assert foreign.status_code in (403, 404), (method, foreign.content)
+                        assert foreign.entries == entries
 
-    def test_a_key_reaches_no_further_than_its_scopes(self, name: str, verb: str, now: datetime) -> None:
-        path = path_of(name, verb)
-        for scope in NOVA_SCOPES:
-            text, _ = api_keys.create_key("torch", scopes=[scope.value], now=now)
-            for method in [method for method, may in MAY[name].items() if AGENT in may]:
-                answer = ask(bearer(text), method, path)
-                needed = AGENTS_NEED.get((name, method), {scope.value})
-                refused = answer.status_code == 403 and answer.json()["code"] == "scope_missing"
-                assert refused == (scope.value not in needed), (scope, method, answer.status_code)
-        nothing, _ = api_keys.create_key(operator="ci", role="admin", scopes=["events"], now=now)
-        for method in MAY[name]:
-            assert ask(bearer(nothing), method, path).status_code == (200 if name in ("root", "events") else 403)
+    def test_a_key_reaches_no_further_than_its_scopes(self, part: Part, now: datetime) -> None:
+        keys = {scope.value: bearer(api_keys.create_key("torch", scopes=[scope.value], now=now)[0]) for scope in NOVA_SCOPES}
+        nothing = bearer(api_keys.create_key(operator="ci", role="admin", scopes=["events"], now=now)[0])
+        for address in part:
+            with address as (name, path):
+                for (scope, client), (method, may) in product(keys.items(), MAY[name].items()):
+                    if AGENT in may:
+                        answer = ask(client, method, path)
+                        refused = answer.status_code == 403 and answer.json()["code"] == "scope_missing"
+                        needed = AGENTS_NEED.get((name, method), {scope})
+                        assert refused == (scope not in needed), (scope, method, answer.status_code)
+                for method in MAY[name]:
+                    status = ask(nothing, method, path).status_code
+                    assert status == (200 if name in ("root", "events") else 403), method
 
-    def test_is_shut_to_strangers_and_dead_keys(self, name: str, verb: str, now: datetime, settings: Any) -> None:
-        settings.WRONG_KEYS_PER_MINUTE = 1000
-        path = path_of(name, verb)
+    def test_is_shut_to_strangers_and_dead_keys(self, part: Part, now: datetime, settings: Any) -> None:
+        settings.WRONG_KEYS_PER_MINUTE = 10_000
         revoked, key = api_keys.create_key("torch", now=now)
         api_keys.revoke_key(key.pk, reason="x", now=now)
         suspended, key = api_keys.create_key("torch", now=now)
         api_keys.suspend_key(key.pk, reason="x", now=now)
         expired, key = api_keys.create_key("torch", now=now)
         type(key).objects.filter(pk=key.pk).update(expires_at=now)
-        entries = AuditEntry.objects.count()
-        for text in ("", revoked, suspended, expired, "nova_000000_nobody", "novaop_000000_nobody", "guess"):
-            client = bearer(text) if text else Client(raise_request_exception=False)
-            for method in METHODS:
-                answer = ask(client, method, path)
-                assert answer.status_code == 401, (text, method)
-                assert answer["WWW-Authenticate"].startswith("Bearer")
-                assert answer.entries == entries
+        dead = [bearer(text) for text in (revoked, suspended, expired, "nova_000000_nobody", "novaop_000000_nobody", "guess")]
+        nobody, entries = Client(raise_request_exception=False), AuditEntry.objects.count()
+        for address in part:
+            with address as (name, path):
+                for client, method in [*product([nobody], METHODS), *product(dead, MAY[name])]:
+                    answer = ask(client, method, path)
+                    assert answer.status_code == 401, (client.headers, method)
+                    assert answer["WWW-Authenticate"].startswith("Bearer")
+                    assert answer.entries == entries
 
-    def test_offers_its_methods_and_no_others(self, name: str, verb: str) -> None:
-        path, operator = path_of(name, verb), bearer(KEY)
-        offered = MAY[name].keys() | ({"HEAD"} if "GET" in MAY[name] else set()) | {"OPTIONS"}
-        for method in METHODS:
-            answer = ask(operator, method, path)
-            if MAY[name].get("GET" if method == "HEAD" else method) == {AGENT}:
-                assert answer.status_code not in (401, 405)  # whose agent an operator is, the address may ask
-            elif method in offered:
-                assert answer.status_code not in (401, 403, 404, 405), (method, answer.content)
-            else:
-                assert answer.status_code == 405
-            if method in ("HEAD", "OPTIONS"):
-                assert not answer.content
-            if method == "OPTIONS":
-                assert answer.status_code == 204
-                assert set(answer["Allow"].split(", ")) == offered
+    def test_offers_its_methods_and_no_others(self, part: Part) -> None:
+        operator = bearer(KEY)
+        for address in part:
+            with address as (name, path):
+                offered = MAY[name].keys() | ({"HEAD"} if "GET" in MAY[name] else set()) | {"OPTIONS"}
+                for method in METHODS:
+                    answer = ask(operator, method, path)
+                    if MAY[name].get("GET" if method == "HEAD" else method) == {AGENT}:
+                        assert answer.status_code not in (401, 405), method  # whose agent an operator is, it may ask
+                    elif method in offered:
+                        assert answer.status_code not in (401, 403, 404, 405), (method, answer.content)
+                    else:
+                        assert answer.status_code == 405, method
+                    if method in ("HEAD", "OPTIONS"):
+                        assert not answer.content
+                    if method == "OPTIONS":
+                        assert answer.status_code == 204
+                        assert set(answer["Allow"].split(", ")) == offered
 
 
 @pytest.mark.usefixtures("house")

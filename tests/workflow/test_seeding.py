@@ -14,8 +14,6 @@ from tests import factories
 from workflow import seeding, services
 from workflow.models import Nova, NovaState, Personality
 
-MADE = 17 + len(RULES)  # what the workflow needs, and the alert rules
-
 pytestmark = pytest.mark.django_db
 
 
@@ -40,7 +38,7 @@ def test_the_presets_are_the_specs_and_the_designs_numbers(now: datetime) -> Non
 
 
 def test_a_second_time_makes_nothing_and_takes_nothing_back(now: datetime) -> None:
-    assert len(seeding.seed_all(now=now)) == MADE
+    assert len(seeding.seed_all(now=now)) == 17 + len(RULES)
     services.update_nova("torch", {"team": "forge"}, now=now)
     services.archive_nova("echo", reason="not needed", now=now)
     SafetyPolicy.objects.filter(slug="strict").update(requests_per_minute=5)
@@ -55,7 +53,7 @@ def test_a_second_time_makes_nothing_and_takes_nothing_back(now: datetime) -> No
 def test_everything_made_is_journalled() -> None:
     out = StringIO()
     call_command("seed", stdout=out)
-    assert out.getvalue().count("made") == AuditEntry.objects.filter(actor="cli:seed").count() == MADE
+    assert out.getvalue().count("made") == AuditEntry.objects.filter(actor="cli:seed").count() == 17 + len(RULES)
     call_command("seed", stdout=out)
     assert "nothing was missing" in out.getvalue()
 

@@ -313,9 +313,8 @@ def _seconds(execution: Execution) -> str:
 class ByExecutor(KnownWordsFilter):
     title = parameter_name = "executor"
 
-    @property
-    def words(self) -> Sequence[str]:
-        return [name for name, _ in known_executors()]
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return known_executors()
 
 
 @admin.register(Execution)

@@ -213,7 +213,8 @@ class ConfiguredList(Door):
 
     def post(self, request: Request) -> Response:
         row = create(self, self.kind, request)
-        house = request.resolver_match.namespace  # kinds of upper floors have addresses of their own
+        match = request.resolver_match  # kinds of upper floors have addresses of their own
+        house = match.namespace if match else "api"
         address = {"Location": reverse(f"{house}:{self.kind.name}", args=[row.pk]), "ETag": self.kind.etag(row)}
         return Response(self.kind.show(row), status=201, headers=address)
 

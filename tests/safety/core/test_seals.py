@@ -14,11 +14,18 @@ from safety.offline import audit_verify
 
 Row = tuple[Any, ...]
 
-_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-_body = st.tuples(
-    st.just("2026-11-26T03:02:23.000001Z"), st.integers(0, 9), _text, _text, st.booleans(),
-    *[_text for _ in seals.CLOSED_FIELDS],
-)  # fmt: skip
+_word = st.sampled_from(["", "a", "ü", '{"a": 1}', '"\\\n', "\u2028 long enough to fill a block of the hash, and then some"])
+_free = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+
+def bodies_of(text: st.SearchStrategy[str]) -> st.SearchStrategy[Row]:
+    """Give entries without their ids; few draws each, since many are drawn."""
+    opened = st.tuples(st.just("2026-11-26T03:02:23.000001Z"), st.integers(0, 9), text, text, st.booleans())
+    closed = st.tuples(*[text for _ in seals.CLOSED_FIELDS])
+    return st.builds(lambda one, two: (*one, *two), opened, closed)
+
+
+_body = bodies_of(_word)
 
 
 def rows_of(bodies: list[Row], first: int = 1, step: int = 3) -> list[Row]:
@@ -48,13 +55,13 @@ def damages(found: list[seals.Finding]) -> list[tuple[Damage, int]]:
     return sorted((finding.damage, finding.first_id) for finding in found)
 
 
-@given(st.lists(_body, min_size=1, max_size=6))
+@given(st.lists(_body, min_size=1, max_size=4))
 def test_an_untouched_range_is_whole(bodies: list[Row]) -> None:
     rows = rows_of(bodies)
     assert seals.check_range(*close(rows), rows) == []
 
 
-@given(st.lists(_body, min_size=1, max_size=6), st.data())
+@given(st.lists(_body, min_size=1, max_size=4), st.data())
 def test_an_edit_of_any_field_names_the_entry(bodies: list[Row], data: st.DataObject) -> None:
     rows = rows_of(bodies)
     seal, leaves = close(rows)
@@ -66,7 +73,7 @@ def test_an_edit_of_any_field_names_the_entry(bodies: list[Row], data: st.DataOb
     assert damages(seals.check_range(seal, leaves, changed)) == [(Damage.EDITED, rows[place][0])]
 
 
-@given(st.lists(_body, min_size=2, max_size=6), st.data())
+@given(st.lists(_body, min_size=2, max_size=4), st.data())
 def test_deletions_and_insertions_name_the_entries(bodies: list[Row], data: st.DataObject) -> None:
     rows = rows_of(bodies)
     seal, leaves = close(rows)
@@ -78,7 +85,7 @@ def test_deletions_and_insertions_name_the_entries(bodies: list[Row], data: st.D
     assert damages(seals.check_range(seal, leaves, more)) == [(Damage.INSERTED, stray[0])]
 
 
-@given(st.lists(_body, min_size=2, max_size=6, unique=True), st.data())
+@given(st.lists(_body, min_size=2, max_size=4, unique=True), st.data())
 def test_a_swap_of_two_entries_is_a_reordering(bodies: list[Row], data: st.DataObject) -> None:
     rows = rows_of(bodies)
     seal, leaves = close(rows)
@@ -119,7 +126,7 @@ def test_a_chain_that_was_not_touched_is_whole_and_what_its_links_miss_is_named(
     assert check(rebuilt, kept) == [Damage.REBUILT] * 3
 
 
-@given(_body, st.sets(st.sampled_from(seals.CLOSED_FIELDS)))
+@given(bodies_of(_free), st.sets(st.sampled_from(seals.CLOSED_FIELDS)))
 def test_the_second_implementation_agrees_whatever_is_redacted(body: Row, hidden: set[str]) -> None:
     """An entry with any of its closed fields replaced by digests has the digest of the whole one."""
     row, salt = (7, *body), sha256(b"a salt").digest()

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
+from safety.stream_client import StreamClient
 from tests import factories
+from tests.conftest import StreamServer
 from tests.workflow.execution.executors import Probe
+from workflow import waking
 from workflow.execution.host import ExecutionHost
+from workflow.execution.ledger import Claimed
 from workflow.models import Execution, Nova, Task
 
 PROBE = "tests.workflow.execution.executors.Probe"
@@ -48,9 +52,21 @@ def dispatch(
     return factories.make_execution(task, executor=executor, action=action, **fields)
 
 
-def run_all(host: ExecutionHost | None = None, *, seconds: float = 0.05) -> None:
-    """Let a host take what waits, and drain."""
-    (host or ExecutionHost("here")).drive(threading.Event(), seconds)
+def run_all(host: ExecutionHost | None = None, *, seconds: float = 0.0) -> None:
+    """Let a host take what waits, for as many looks as that needs and for so long at least, and drain."""
+    host = host or ExecutionHost("here")
+    begin, accepting = host._begin, host._accepting
+    left = True
+
+    def begin_and_note(claimed: list[Claimed]) -> None:
+        nonlocal left
+        left = bool(claimed or host._running)
+        begin(claimed)
+
+    with pytest.MonkeyPatch.context() as patched:  # by looks, not by time: the first may come late on a busy machine
+        patched.setattr(host, "_begin", begin_and_note)
+        patched.setattr(host, "_accepting", lambda: accepting() or left)
+        host.drive(threading.Event(), seconds)
 
 
 def ended(execution: Execution) -> Execution:
@@ -62,7 +78,7 @@ def ended(execution: Execution) -> Execution:
             return execution
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
     """Look again and again until the condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -71,7 +87,7 @@ def wait_until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
 
 
 @pytest.fixture
-def background() -> Iterator[Callable[..., threading.Event]]:
+def background(_stream_settings: StreamServer) -> Iterator[Callable[..., threading.Event]]:
     """Drive hosts in threads of their own; all are stopped at the end."""
     driven: list[tuple[threading.Event, threading.Thread]] = []
 
@@ -85,6 +101,14 @@ def background() -> Iterator[Callable[..., threading.Event]]:
     yield begin
     for stop, _ in driven:
         stop.set()
+    knocking = StreamClient(_stream_settings.url, name="test-knock") if _stream_settings.running else None
     for _, thread in driven:
-        thread.join(10)
+        for _ in range(600):
+            thread.join(0.05)
+            if not thread.is_alive():
+                break
+            if knocking:  # a host's watch waits for a knock, up to a second
+                knocking.call("XADD", waking.WAKE_STREAMS["work"], "*", "why", "the test is over")
         assert not thread.is_alive()
+    if knocking:
+        knocking.close()

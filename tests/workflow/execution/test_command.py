@@ -173,9 +173,9 @@ def test_a_flood_without_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_that_takes_too_long_is_ended_and_keeps_what_it_wrote() -> None:
-    allow("import time; print('begun', flush=True); time.sleep(60.0731)", timeout=0.5)
+    allow(slug="job", program="/bin/sh", arguments=["-c", "echo begun; sleep 60.0731"], timeout=1.5)
     execution = run()
-    assert "longer than its 0.5 s" in execution.error
+    assert "longer than its 1.5 s" in execution.error
     assert execution.results == "begun\n"
     assert alive("60.0731") == []
 

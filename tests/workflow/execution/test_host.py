@@ -62,7 +62,7 @@ def test_more_than_a_batch_of_echoes_is_done_in_one_go() -> None:
         )
         for n in range(2, 601)
     )
-    run_all(seconds=1.0)
+    run_all()
     assert Execution.objects.filter(status="succeeded", runs=1).count() == 600
 
 

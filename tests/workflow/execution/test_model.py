@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -17,7 +18,6 @@ from tests.workflow.driving import Driver, silence_momentum
 from tests.workflow.execution.conftest import dispatch, ended, wait_until
 from tests.workflow.execution.provider import Answer, Provider, fails, hangs, raw, reports, says, trickles
 from workflow import approvals, halts
-from workflow.execution import model_agent  # noqa: F401 - its packages load slowly: not within a test's time
 from workflow.execution.host import ExecutionHost
 from workflow.models import Approval, Execution, InboxMessage, ModelPrice, Nova, NovaUsage, Task
 
@@ -26,6 +26,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 KEY = "sk-planted-000000000000"
 Serve = Callable[..., Provider]
 Background = Callable[..., threading.Event]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded() -> None:
+    """Load what the executor loads with its first task: large packages, which shall not count within a test's time."""
+    import_module("workflow.execution.model_agent")
 
 
 @pytest.fixture
