@@ -7,6 +7,7 @@ from django.urls import path, re_path
 from reporting.pages import controls, task_controls, theme
 from reporting.pages.board import board, board_columns, board_table
 from reporting.pages.fleet import fleet, fleet_summary, fleet_table
+from reporting.pages.handover import handover, take_over
 from reporting.pages.new_task import new_task
 from reporting.pages.nova import nova, nova_standing
 from reporting.pages.orders import banner, order, progress
@@ -33,6 +34,8 @@ urlpatterns: list[Any] = [
     path("waiting/", waiting, name="waiting"),
     re_path(r"^waiting/approvals/(?P<approval_id>[0-9]{1,18})/(?P<verb>approve|deny)/$", decide, name="decide"),
     path("waiting/incidents/<int:incident_id>/acknowledge/", look_at, name="look-at"),
+    path("handover/", handover, name="handover"),
+    path("handover/take/", take_over, name="take-over"),
     path("theme/", theme.choose_theme, name="theme"),
     # parts of pages, asked for again when their topic changed
     path("parts/banner/", banner, name="part-banner"),

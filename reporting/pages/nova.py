@@ -21,10 +21,10 @@ def nova_standing(request: HttpRequest, now: datetime, nova_id: str) -> Mapping[
         raise Http404
     offered = [NOVA_VERBS[name] for name in OFFERED if NOVA_VERBS[name].offered(row.state.mode)]
     allowed = {
-        "resume": request.user.has_perm(halts.right_to_resume([row.state.mode])),  # type: ignore[union-attr]
-        "wake": request.user.has_perm("workflow.change_nova"),  # type: ignore[union-attr]
+        "resume": request.user.has_perm(halts.right_to_resume([row.state.mode])),
+        "wake": request.user.has_perm("workflow.change_nova"),
     }
-    may_stop = request.user.has_perm("workflow.order_stop")  # type: ignore[union-attr]
+    may_stop = request.user.has_perm("workflow.order_stop")
     return {"row": row, "verbs": [verb for verb in offered if allowed.get(verb.name, may_stop)]}
 
 

@@ -27,6 +27,7 @@ PAGES = (
     Page("new-task", "/tasks/new/?nova=torch"),
     Page("waiting", "/waiting/"),
     Page("stop-all", "/stop-all/"),
+    Page("handover", "/handover/"),
     Page("second-factor", "/accounts/2fa/"),
 )
 THEMES = ("light", "dark")
