@@ -14,7 +14,7 @@ from typing import Any
 
 import django
 
-from bench import filler
+from bench import filler, pages
 
 STARTING_FLEET = 5
 _CHUNK = 500  # Novas made in one transaction
@@ -156,6 +156,7 @@ COMMANDS = {
     "safety": safety,
     "fill": filler.fill,
     "dashboards": filler.dashboards,
+    "pages": pages.pages,
 }
 
 

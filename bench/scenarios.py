@@ -282,6 +282,8 @@ def dashboard(database: Database, options: Options) -> list[Figure]:
             bar, detail = Bar(100, at_most=True), {key: measured[key] for key in ("queries", "slowest")}
             figures.append(Figure("dashboard", f"{what} of {name}, {size}, p50", percentile(times, 0.5), "ms"))
             figures.append(Figure("dashboard", f"{what} of {name}, {size}, p99", percentile(times, 0.99), "ms", bar, detail))
+    for name, times in inside(environment(database), "pages", repeats).items():
+        figures.append(Figure("dashboard", f"page {name}, p99", percentile(times, 0.99), "ms", Bar(300, at_most=True)))
     with running(database, novas=0) as stack:
         pause(10)
         for address, limit in ADDRESSES.items():

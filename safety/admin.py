@@ -54,7 +54,7 @@ def may_read_texts(request: HttpRequest) -> bool:
 def dashboard_url(name: str, *args: Any) -> str:
     """Give the address of a dashboard page, or nothing where this installation has none of that name."""
     try:
-        return reverse(f"reporting:{name}", args=args)
+        return reverse(name, args=args)
     except NoReverseMatch:
         return ""
 
@@ -118,7 +118,7 @@ class JournalledAdmin(ModelAdmin):
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # counting every choice of every filter reads whole tables
     journal_type = ""  # AuditEntry.object_type of these rows
-    dashboard = ""  # the dashboard page of a row, by its name in `reporting`
+    dashboard = ""  # the dashboard page of a row, by its name in reporting/urls.py
     texts: frozenset[str] = frozenset()  # fields and columns for those who may read texts
     # of a table that grows for ever: the parameters that an index serves; filtered by others, it shows newest rows only
     served: frozenset[str] | None = None

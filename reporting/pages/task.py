@@ -26,7 +26,7 @@ def task_body(request: HttpRequest, now: datetime, task_id: str) -> Mapping[str,
         "task": task,
         "card": card_of(task),
         "texts": texts,
-        "verbs": verbs_of(task, now) if request.user.has_perm("workflow.change_task") else [],  # type: ignore[union-attr]
+        "verbs": verbs_of(task, now) if request.user.has_perm("workflow.change_task") else [],
         "reflection": _pairs(task.insights) if texts else [],
         "metrics": _pairs(task.metrics) if texts else [],
         "metadata": _pairs(task.metadata) if texts else [],

@@ -24,13 +24,13 @@ from workflow.models import Approval
 @fragment("waiting", "reporting/waiting/number.html")
 def waiting_number(request: HttpRequest, now: datetime) -> Mapping[str, Any]:
     """Give how much waits, for the menu."""
-    return {"number": waiting_rows.number_waiting(request.user.has_perm)}  # type: ignore[union-attr]
+    return {"number": waiting_rows.number_waiting(request.user.has_perm)}
 
 
 @fragment("waiting", "reporting/waiting/lists.html")
 def waiting_lists(request: HttpRequest, now: datetime) -> Mapping[str, Any]:
     """Give all that waits, as far as the reader may see it."""
-    may = request.user.has_perm  # type: ignore[union-attr]
+    may = request.user.has_perm
     approvals.settle(now=now)  # whoever looks sees what is true now, whether or not a loop runs
     owners, more = waiting_rows.owners() if may("workflow.view_task") else ([], False)
     orders = waiting_rows.orders().annotate(
