@@ -19,7 +19,7 @@ def known_executors() -> list[tuple[str, str]]:
     return [(name, name) for name in sorted({*settings.EXECUTORS, *EXTERNAL})]
 
 
-class TaskFilters(django_filters.FilterSet):
+class TaskFilters(django_filters.FilterSet):  # type: ignore[misc]
     """The filters; what they can't read filters nothing, and `errors` says so."""
 
     q = django_filters.CharFilter(

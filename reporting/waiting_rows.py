@@ -102,6 +102,6 @@ def owners() -> tuple[list[Owner], bool]:
     wanted = [key for mine in list(chosen.values())[:SHOWN] for key in mine]
     rows = Task.objects.filter(pk__in=wanted).defer("description", "results", "metrics", "insights", "metadata")
     for task in rows.order_by("created_at"):
-        if owner := found.get(task.block_owner):
-            owner.cards.append(card_of(task))
+        if whose := found.get(task.block_owner):
+            whose.cards.append(card_of(task))
     return [owner for owner in found.values() if owner.cards], len(keys) > LOOKED
