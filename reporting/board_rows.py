@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import Count, F, Min, Q, QuerySet
 
 from reporting.core.statuses import Look
 from reporting.core.task_looks import PRIORITIES, STATUSES, look_of
@@ -74,23 +74,23 @@ def _column(filters: TaskFilters, status: TaskStatus, now: datetime) -> Column:
     standing = Task.objects.filter(status=status)
     if done:
         standing = standing.filter(completed_at__gte=now - RECENT)
-    tasks = filters.filter_queryset(standing.filter(personal=False))
-    if filters.given:
-        tasks = tasks.filter(_window(standing, instant, oldest_first=False))
-    keys = list(tasks.order_by(f"-{instant}").values_list("pk", instant)[:COUNTED])
-    oldest = keys[-1][1] if keys else None
-    if len(keys) == COUNTED and not filters.given:
-        oldest = tasks.order_by(instant).values_list(instant, flat=True)[:1][0]
-    return Column(status, STATUSES[status], len(keys), oldest, [key for key, _ in keys[:COLUMN_ROWS]])
+    tasks = filters.filter_queryset(standing.filter(personal=False)).order_by(f"-{instant}")
+    if filters.given:  # one walk for all, since it may pass many that don't fit
+        keys = list(tasks.filter(_window(standing, instant)).values_list("pk", instant)[:COUNTED])
+        count, oldest = len(keys), keys[-1][1] if keys else None
+    else:
+        keys = list(tasks.values_list("pk", instant)[:COLUMN_ROWS])
+        counted = tasks.values("pk", at=F(instant))[:COUNTED].aggregate(number=Count("pk"), oldest=Min("at"))
+        count, oldest = counted["number"], counted["oldest"]
+        if count == COUNTED:
+            oldest = tasks.reverse().values_list(instant, flat=True)[:1][0]
+    return Column(status, STATUSES[status], count, oldest, [key for key, _ in keys[:COLUMN_ROWS]])
 
 
-def _window(standing: QuerySet[Task], instant: str, *, oldest_first: bool) -> Q:
-    """Give the condition that leaves only the next LOOKED tasks."""
-    last = standing.order_by(instant if oldest_first else f"-{instant}").values_list(instant, flat=True)[LOOKED : LOOKED + 1]
-    edge = list(last)
-    if not edge:
-        return Q()
-    return Q(**{f"{instant}__lte" if oldest_first else f"{instant}__gte": edge[0]})
+def _window(standing: QuerySet[Task], instant: str) -> Q:
+    """Give the condition that leaves only the newest LOOKED tasks."""
+    edge = list(standing.order_by(f"-{instant}").values_list(instant, flat=True)[LOOKED : LOOKED + 1])
+    return Q(**{f"{instant}__gte": edge[0]}) if edge else Q()
 
 
 @dataclass(frozen=True, slots=True)
