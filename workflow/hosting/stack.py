@@ -5,14 +5,15 @@ It must not know what the processes do; whether they do it, it asks /readyz.
 
 import http.client
 import json
-import multiprocessing
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from django.conf import settings
+from django.db import connections
 
 from workflow.hosting import lifeline, ports, preparation, runfile, slots
 from workflow.hosting.child import Child, StopSignal
@@ -69,35 +70,23 @@ class Stack:
             self._stop()
 
     def _prepare_apart(self) -> tuple[str, bool]:
-        """Prepare in a process that ends with it: what migrations load, the keeper would hold for ever.
+        """Prepare in a program of its own: what migrations and logins load, the keeper would hold for ever.
 
-        :raises PreparationFailed: the process has said why.
+        :raises PreparationFailed: the program has said why.
         """
-        context = multiprocessing.get_context("fork")
-        receiver, sender = context.Pipe(duplex=False)
-
-        def prepare() -> None:
-            lifeline.die_with(os.getppid())
-            sender.send(self._prepare())
-
-        process = context.Process(target=prepare, name="preparation")
-        process.start()
-        process.join()
-        if process.exitcode != 0:
+        command = lifeline.shimmed([sys.executable, str(settings.BASE_DIR / "manage.py"), "prepare", "--json"])
+        done = subprocess.run(command, env=os.environ | self._environment, stdout=subprocess.PIPE, check=False)
+        if done.returncode != 0:
             raise PreparationFailed("The preparation failed, for the reason above; nothing runs.")
-        password, is_new = receiver.recv()
-        return str(password), bool(is_new)
-
-    def _prepare(self) -> tuple[str, bool]:
-        preparation.prepare_database()
-        if preparation.collect_static():
+        found = json.loads(done.stdout.splitlines()[-1])
+        if found["static_collected"]:
             self.say("Static files collected.")
-        password, is_new = preparation.ensure_admin(runfile.read(self.var))
         for cluster in slots.clusters():
             slots.forget_beats(cluster)
-        content = runfile.RunFile(self.url, self.stream_url, preparation.ADMIN, password, settings.OPERATOR_KEY)
+        connections.close_all()
+        content = runfile.RunFile(self.url, self.stream_url, preparation.ADMIN, found["password"], settings.OPERATOR_KEY)
         runfile.write(self.var, content)
-        return password, is_new
+        return str(found["password"]), bool(found["is_new"])
 
     def _keep(self, *, until_ready: bool) -> bool:
         """Keep all processes alive until a stop is asked for (False) or, if so told, until ready or late (True)."""
