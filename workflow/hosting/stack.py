@@ -13,9 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from django.conf import settings
-from django.db import connections
 
-from workflow.hosting import lifeline, ports, preparation, runfile, slots
+from workflow.hosting import lifeline, ports, runfile, slots
 from workflow.hosting.child import Child, StopSignal
 from workflow.hosting.stream_server import StreamServer, url_with_port, without_password
 
@@ -81,10 +80,7 @@ class Stack:
         found = json.loads(done.stdout.splitlines()[-1])
         if found["static_collected"]:
             self.say("Static files collected.")
-        for cluster in slots.clusters():
-            slots.forget_beats(cluster)
-        connections.close_all()
-        content = runfile.RunFile(self.url, self.stream_url, preparation.ADMIN, found["password"], settings.OPERATOR_KEY)
+        content = runfile.RunFile(self.url, self.stream_url, runfile.ADMIN, found["password"], settings.OPERATOR_KEY)
         runfile.write(self.var, content)
         return str(found["password"]), bool(found["is_new"])
 
@@ -139,11 +135,11 @@ class Stack:
 
     def _announce(self, password: str, is_new: bool, seconds: float) -> None:
         if is_new:
-            login = f"{preparation.ADMIN}, password {password} (shown this once; kept in {self.var / 'run.json'})"
+            login = f"{runfile.ADMIN}, password {password} (shown this once; kept in {self.var / 'run.json'})"
         elif password:
-            login = f"{preparation.ADMIN}, password as before (in {self.var / 'run.json'})"
+            login = f"{runfile.ADMIN}, password as before (in {self.var / 'run.json'})"
         else:
-            login = f"{preparation.ADMIN}, password as you set it (forgotten: manage.py changepassword {preparation.ADMIN})"
+            login = f"{runfile.ADMIN}, password as you set it (forgotten: manage.py changepassword {runfile.ADMIN})"
         database = settings.DATABASES["default"]
         where = f"SQLite, {database['NAME']}" if "sqlite" in database["ENGINE"] else "PostgreSQL"
         logs = f"this terminal; stream server {self.stream_server.log}" if self.stream_server else "this terminal"

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.conf import settings
+from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandParser
 
 from workflow.hosting import preparation, runfile
@@ -11,7 +12,7 @@ from workflow.management import console
 
 class Command(BaseCommand):
     help = "Bring tables, starting fleet, static files and the login of `admin` up to date. May be repeated."
-    requires_system_checks: list[str] = []  # the tables that some ask about are only made here
+    requires_system_checks = [Tags.security, Tags.compatibility]  # others ask about tables that are only made here
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", help="print JSON")
@@ -19,6 +20,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Do each step that is needed; show the password of a login that is new, or still the one made here."""
         preparation.prepare_database()
+        preparation.forget_beats()
         collected = preparation.collect_static()
         password, is_new = preparation.ensure_admin(runfile.read(settings.VAR_DIR))
         if options["json"]:
@@ -27,4 +29,4 @@ class Command(BaseCommand):
         self.stdout.write("Tables and starting fleet are up to date.")
         self.stdout.write("Static files were collected." if collected else "Static files are up to date.")
         if is_new:
-            self.stdout.write(f"Login: {preparation.ADMIN}, password {password} (shown this once)")
+            self.stdout.write(f"Login: {runfile.ADMIN}, password {password} (shown this once)")
