@@ -20,6 +20,7 @@ _MENU = (
     ("Fleet", "fleet", "fleet", "workflow.view_nova"),
     ("Board", "board", "board", "workflow.view_task"),
     ("Waiting for you", "waiting", "hand", "workflow.view_approval"),
+    ("Handover", "handover", "check", "workflow.view_nova"),
     ("Safety", "safety", "shield", "safety.view_safetyincident"),
     ("Journal", "journal", "book", "safety.view_auditentry"),
     ("Reports", "reports", "chart", "workflow.view_nova"),

@@ -18,6 +18,7 @@ PAGES = (
     Page("nova", "/novas/torch/"),
     Page("pause", "/novas/torch/pause/"),
     Page("stop-all", "/stop-all/"),
+    Page("handover", "/handover/"),
     Page("second-factor", "/accounts/2fa/"),
 )
 THEMES = ("light", "dark")
