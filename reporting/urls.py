@@ -4,10 +4,19 @@ from typing import Any
 
 from django.urls import path, re_path
 
-from reporting.pages import controls, theme
+from reporting.pages import controls, keys, safety_controls, theme
 from reporting.pages.fleet import fleet, fleet_summary, fleet_table
+from reporting.pages.incident import control_incident, incident, incident_body
 from reporting.pages.nova import nova, nova_standing
 from reporting.pages.orders import banner, order, progress
+from reporting.pages.safety import (
+    safety,
+    safety_guards,
+    safety_incidents,
+    safety_matrix,
+    safety_orders,
+    safety_summary,
+)
 
 _VERBS = "|".join(controls.OFFERED)
 
@@ -18,6 +27,12 @@ urlpatterns: list[Any] = [
     path("stop-all/", controls.stop_all, name="stop-all"),
     path("orders/<int:halt_id>/", order, name="order"),
     path("orders/<int:halt_id>/lift/", controls.lift_order, name="lift-order"),
+    path("safety/", safety, name="safety"),
+    path("safety/drill/", safety_controls.drill, name="drill"),
+    path("safety/breakers/<slug:slug>/close/", safety_controls.control_breaker, name="control-breaker"),
+    path("safety/incidents/<int:incident_id>/", incident, name="incident"),
+    path("safety/incidents/<int:incident_id>/<slug:verb>/", control_incident, name="control-incident"),
+    path("keys/", keys.choose_keys, name="keys"),
     path("theme/", theme.choose_theme, name="theme"),
     # parts of pages, asked for again when their topic changed
     path("parts/banner/", banner, name="part-banner"),
@@ -25,4 +40,10 @@ urlpatterns: list[Any] = [
     path("parts/fleet/table/", fleet_table, name="part-fleet-table"),
     path("parts/novas/<slug:nova_id>/", nova_standing, name="part-nova-standing"),
     path("parts/orders/<int:halt_id>/", progress, name="part-progress"),
+    path("parts/safety/summary/", safety_summary, name="part-safety-summary"),
+    path("parts/safety/orders/", safety_orders, name="part-safety-orders"),
+    path("parts/safety/matrix/", safety_matrix, name="part-safety-matrix"),
+    path("parts/safety/incidents/", safety_incidents, name="part-safety-incidents"),
+    path("parts/safety/guards/", safety_guards, name="part-safety-guards"),
+    path("parts/safety/incidents/<int:incident_id>/", incident_body, name="part-incident-body"),
 ]

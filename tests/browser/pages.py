@@ -18,6 +18,8 @@ PAGES = (
     Page("nova", "/novas/torch/"),
     Page("pause", "/novas/torch/pause/"),
     Page("stop-all", "/stop-all/"),
+    Page("safety", "/safety/"),
+    Page("incident", "/safety/incidents/1/"),
     Page("second-factor", "/accounts/2fa/"),
 )
 THEMES = ("light", "dark")
