@@ -1,4 +1,4 @@
-"""Incidents as pages show them: the list, trouble first, and one with all that is known of it. Bounded, whatever the history."""
+"""Incidents as pages show them: the list, trouble first, and one with all that is known of it. Each is bounded."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

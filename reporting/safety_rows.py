@@ -1,4 +1,4 @@
-"""Safety as its page shows it: the matrix of Novas and mechanisms, trouble first, and what guards them. Few queries for any number.
+"""Safety as its page shows it: the matrix of Novas and mechanisms, trouble first, and what guards them; few queries.
 
 What each judge says of each Nova is told by the verdict in force and by the incidents that last: every objection has one.
 """

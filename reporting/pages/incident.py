@@ -26,7 +26,7 @@ SAID: Mapping[str, tuple[str, str]] = {
     "acknowledge": ("Acknowledge", "Says that somebody looks at it. It stays open until its cause is over."),
     "mitigate": ("Mitigate", "Says what was done against it; its cause may last."),
     "resolve": (
-        "Resolve", "Ends it; the reason is its conclusion. While its cause lasts, the judges open a new one at their next look.",
+        "Resolve", "Ends it; the reason is its conclusion. If its cause lasts, the judges open a new one at their next look.",
     ),
     "false-positive": ("False positive", "Ends it as no violation at all; the reason is its conclusion."),
     "note": ("Add a note", "Adds words to its story; nothing else changes."),

@@ -1,4 +1,4 @@
-"""Whether single keys act as shortcuts, kept in a cookie: whoever dictates or types by accident switches them off (WCAG 2.1.4)."""
+"""Whether single keys act as shortcuts, kept in a cookie: whoever dictates can switch them off (WCAG 2.1.4)."""
 
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.http import url_has_allowed_host_and_scheme

@@ -1,14 +1,14 @@
 """The safety page: is every Nova guarded, what objects to which of them, who stands under an order, and what happened."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.http import HttpRequest
 
 from reporting import safety_rows, series
 from reporting.core import charts
-from reporting.core.safety_looks import BREAKERS, INCIDENTS, LASTING, MECHANISMS, mechanism_title, posture
+from reporting.core.safety_looks import BREAKERS, INCIDENTS, MECHANISMS, mechanism_title, posture
 from reporting.fragments import fragment, page
 from reporting.incident_rows import incident_page
 from reporting.scope import Scope
@@ -88,9 +88,9 @@ def safety_incidents(request: HttpRequest, now: datetime) -> Mapping[str, Any]:
         status=status, mechanism=mechanism, nova_id=nova_id, number=number(request, "from"), texts=may_read_texts(request)
     )
     chips = [
-        (sign, name, shown.counts.get(name) if name in LASTING else None, link(request, "incidents", **{"status": name, "from": None}))
+        (sign, name, shown.counts.get(name, 0), link(request, "incidents", **{"status": name, "from": None}))
         for name, sign in INCIDENTS.items()
-    ]  # fmt: skip
+    ]
     quiet = not shown.rows and shown.number == 1 and not (status or mechanism or nova_id)
     return {
         "shown": shown,

@@ -1,4 +1,4 @@
-"""Controls of the safety page: close a provider account's breaker, and a drill that asks whether everybody would hear a halt."""
+"""Controls of the safety page: close a provider account's breaker, and a drill: would everybody hear a halt?"""
 
 from datetime import datetime
 

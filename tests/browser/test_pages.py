@@ -7,6 +7,7 @@ from axe_playwright_python.sync_playwright import Axe
 from django.contrib.auth.models import User
 from django.utils import timezone
 
+from tests import factories
 from tests.browser.pages import PAGES, SIZES, THEMES
 from workflow import services
 from workflow.models import NovaState
@@ -45,6 +46,8 @@ def test_a_person_logs_in_pauses_a_nova_and_resumes_it(visit: Any, admin: User) 
 @pytest.mark.parametrize("theme", THEMES)
 def test_every_page_is_accessible_and_breaks_no_rule_of_the_policy(visit: Any, admin: User, theme: str, size: Any) -> None:
     found: dict[str, Any] = {}
+    evidence = {"measured": 61, "limit": 60, "recommended_action": "activate_cooldown"}
+    factories.make_incident("torch", id=1, now=timezone.now(), mechanism="frosty", safety_level="cooldown", evidence=evidence)
     known, stranger = visit(admin, theme=theme, size=size), visit(theme=theme, size=size)
     for one in PAGES:
         window = known if one.logged_in else stranger
