@@ -8,6 +8,7 @@ from typing import Any
 from django.db.models import Case, Count, IntegerField, Q, QuerySet, Value, When
 
 from reporting.core.statuses import HELPLESS, LOOKS, Look
+from safety.core.orchestrator import without_details
 from workflow.core.demonstration import TEAM
 from workflow.derived_status import derived_status, load_fleet, load_verdicts, status_expression
 from workflow.models import NovaState, Personality
@@ -53,7 +54,7 @@ def statuses(now: datetime, text: str = "", team: str = "") -> QuerySet[Any]:
         states = states.filter(Q(nova__nova_id__icontains=text) | Q(nova__name__icontains=text))
     if team:
         states = states.filter(nova__team=team)
-    return states.annotate(status=status_expression(load_fleet(), times, now))
+    return states.annotate(status=status_expression(load_fleet(), times, now))  # type: ignore[no-any-return]
 
 
 def counts_by_status(states: QuerySet[Any]) -> dict[str, int]:
@@ -89,5 +90,5 @@ def _rows(states: list[NovaState], now: datetime) -> list[Row]:
     rows = []
     for state in states:
         doing = derived_status(state.nova, state, verdicts.get(state.nova_id), fleet, now)
-        rows.append(Row(state, LOOKS[doing.status], doing.reason, doing.since))
+        rows.append(Row(state, LOOKS[doing.status], without_details(doing.reason), doing.since))
     return rows

@@ -1,15 +1,27 @@
 """Incidents as pages show them: the list, trouble first, and one with all that is known of it. Each is bounded."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.db.models import Case, Count, IntegerField, Q, QuerySet, Value, When
+from django.utils.formats import date_format
+from django.utils.timezone import localtime
 
-from reporting.core.safety_looks import INCIDENTS, LASTING, LEVELS, Sign, action_in_words, done_in_words, mechanism_title
+from reporting.core.safety_looks import (
+    GRAVEST,
+    INCIDENTS,
+    LASTING,
+    LEVELS,
+    Sign,
+    action_in_words,
+    done_in_words,
+    mechanism_title,
+)
 from reporting.core.words import plain
-from safety.core.orchestrator import SafetyOrchestrator
+from safety.core.orchestrator import without_details
 from safety.incident_services import MOVES, VERBS
 from safety.models import AuditEntry, SafetyIncident
 from workflow.incident_story import story
@@ -20,6 +32,7 @@ TASKS_SHOWN = 20
 _ENTRIES_READ = 1_000  # of the Nova's journal since the incident opened, to find the tasks that it touched
 _MEASURED = frozenset({"safety_level", "measured", "limit", "since", "expires_at", "recommended_action"})
 _PERSONS = ("user:", "cli:", "key:", "oidc")
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT.*\d[+-]\d\d:\d\d$")
 _DEPTH = 3  # of evidence within evidence
 
 
@@ -105,17 +118,16 @@ def incident_page(*, status: str, mechanism: str, nova_id: str, number: int, tex
         *(When(status=name, then=Value(place)) for place, name in enumerate(LASTING)), default=Value(9),
         output_field=IntegerField(),
     )  # fmt: skip
-    found = list(lasting.order_by(rank, "-id")[first:last]) if first < standing else []
+    grave = Case(When(safety_level__in=GRAVEST, then=Value(0)), default=Value(1), output_field=IntegerField())
+    found = list(lasting.order_by(rank, grave, "-id")[first:last]) if first < standing else []
     if len(found) < last - first and status != "lasting":
         found += over.order_by("-id")[max(0, first - standing) : last - standing]
     return IncidentPage([listed(one, texts=texts) for one in found[:PAGE]], counts, number, len(found) > PAGE)
 
 
 def listed(incident: SafetyIncident, *, texts: bool) -> Listed:
-    """Give an incident for a list. What somebody reported is words of strangers: without `texts` only its kind is told."""
-    if texts or not incident.violation:
-        return Listed(incident, incident.reason)
-    return Listed(incident, SafetyOrchestrator().handle_safety_violation(incident.violation, {}).reason)
+    """Give an incident for a list; without `texts` what somebody told of it is left out."""
+    return Listed(incident, incident.reason if texts else without_details(incident.reason))
 
 
 def known(incident: SafetyIncident, *, texts: bool) -> Known:
@@ -184,8 +196,13 @@ def _flat(value: Mapping[str, Any], depth: int, prefix: str = "") -> Iterator[tu
         if isinstance(inner, dict) and inner and depth > 1:
             yield from _flat(inner, depth - 1, f"{what}, ")
         elif inner not in (None, ""):
-            yield what, inner if isinstance(inner, str) else _written(inner)
+            yield what, _written(inner)
 
 
 def _written(value: object) -> str:
+    if isinstance(value, str):
+        try:
+            return date_format(localtime(datetime.fromisoformat(value)), "Y-m-d H:i:s") if _INSTANT.match(value) else value
+        except ValueError:
+            return value
     return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

@@ -43,7 +43,6 @@ class MatrixRow:
 
     nova_id: str
     look: Look
-    reason: str
     is_demonstration: bool
     cells: list[Cell]
 
@@ -106,8 +105,9 @@ def matrix(now: datetime, text: str = "", *, only_trouble: bool = False, number:
         default=Value(3),
         output_field=IntegerField(),
     )
-    page = states.order_by(rank, "nova_id").select_related("nova", "nova__personality")[(number - 1) * PAGE : number * PAGE]
-    return Matrix(_rows(list(page), now), found, number, pages)
+    names = list(states.order_by(rank, "nova_id").values_list("nova_id", flat=True)[(number - 1) * PAGE : number * PAGE])
+    page = NovaState.objects.filter(nova__in=names).select_related("nova", "nova__personality")
+    return Matrix(_rows(sorted(page, key=lambda state: names.index(state.nova_id)), now), found, number, pages)
 
 
 def _verdict(levels: Sequence[str] = ()) -> Exists:
@@ -128,7 +128,7 @@ def _rows(states: list[Any], now: datetime) -> list[MatrixRow]:
         doing = derived_status(state.nova, state, verdict, fleet, now)
         unjudged = doing.status in _UNSTEPPED
         cells = [_cell(name, state.nova_id, verdict, incidents, fleet, unjudged=unjudged) for name in MECHANISMS]
-        rows.append(MatrixRow(state.nova_id, LOOKS[doing.status], doing.reason, state.nova.team == TEAM, cells))
+        rows.append(MatrixRow(state.nova_id, LOOKS[doing.status], state.nova.team == TEAM, cells))
     return rows
 
 

@@ -21,12 +21,14 @@ _MENU = (
     ("Fleet", "fleet", "fleet", "workflow.view_nova"),
     ("Board", "board", "board", "workflow.view_task"),
     ("Waiting for you", "waiting", "hand", "workflow.view_approval"),
+    ("Handover", "handover", "check", "workflow.view_nova"),
     ("Safety", "safety", "shield", "safety.view_safetyincident"),
     ("Journal", "journal", "book", "safety.view_auditentry"),
     ("Reports", "reports", "chart", "workflow.view_nova"),
     ("Admin", "admin:index", "gear", ""),
 )
-_GO = {"fleet": "f", "board": "b", "waiting": "w", "safety": "s", "journal": "j", "reports": "r"}  # after the key g
+# the key after g that leads there
+_GO = {"fleet": "f", "board": "b", "waiting": "w", "handover": "h", "safety": "s", "journal": "j", "reports": "r"}
 
 
 @dataclass(frozen=True, slots=True)

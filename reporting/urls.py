@@ -6,6 +6,7 @@ from django.urls import path, re_path
 
 from reporting.pages import controls, keys, safety_controls, theme
 from reporting.pages.fleet import fleet, fleet_summary, fleet_table
+from reporting.pages.handover import handover, take_over
 from reporting.pages.incident import control_incident, incident, incident_body
 from reporting.pages.nova import nova, nova_standing
 from reporting.pages.orders import banner, order, progress
@@ -33,6 +34,8 @@ urlpatterns: list[Any] = [
     path("safety/incidents/<int:incident_id>/", incident, name="incident"),
     path("safety/incidents/<int:incident_id>/<slug:verb>/", control_incident, name="control-incident"),
     path("keys/", keys.choose_keys, name="keys"),
+    path("handover/", handover, name="handover"),
+    path("handover/take/", take_over, name="take-over"),
     path("theme/", theme.choose_theme, name="theme"),
     # parts of pages, asked for again when their topic changed
     path("parts/banner/", banner, name="part-banner"),

@@ -116,4 +116,5 @@ def posture(unsafe: int, total: int, lasting: int, unseen: int) -> str:
     if not lasting:
         return f"{first}; no incident is open."
     told = f"{lasting} incident{'' if lasting == 1 else 's'} last{'s' if lasting == 1 else ''}"
-    return f"{first}; {told}, {f'{unseen} not yet acknowledged' if unseen else 'all acknowledged'}."
+    seen = f"{unseen} not yet acknowledged" if unseen else "acknowledged" if lasting == 1 else "all acknowledged"
+    return f"{first}; {told}, {seen}."

@@ -33,13 +33,15 @@ def safety_summary(request: HttpRequest, now: datetime) -> Mapping[str, Any]:
     days = series.incidents_per_day(Scope(), now=now, days=DAYS)
     values = [(day["day"], float(day["incidents"])) for day in days]
     title = f"Incidents opened, a day each, over {DAYS} days: {sum(value for _, value in values):g}"
-    chart = charts.bars(values, title=title, chart_id="incidents", width=640, height=56)
+    chart = charts.bars(values, title=title, chart_id="incidents", width=480, height=96)
+    objecting = safety_rows.objections()
     rows = [(day["day"], day["incidents"], day["safety_pauses"], day["api_refusals"]) for day in reversed(days) if any_of(day)]
     heads = ("Day", "Incidents", "Safety pauses", "Calls refused")
     return {
         "posture": posture(unsafe, total, lasting.count(), unseen),
-        "chart": charts.with_table(chart, chart_id="incidents", heads=heads, rows=rows, summary=f"Incidents, {DAYS} days"),
+        "chart": charts.with_table(chart, chart_id="incidents", heads=heads, rows=rows, summary=f"The numbers of {DAYS} days"),
         "checked": checked(),
+        "mechanisms": [(name, title, what, objecting.get(name, 0)) for name, (title, what) in MECHANISMS.items()],
     }
 
 

@@ -20,6 +20,7 @@ PAGES = (
     Page("stop-all", "/stop-all/"),
     Page("safety", "/safety/"),
     Page("incident", "/safety/incidents/1/"),
+    Page("handover", "/handover/"),
     Page("second-factor", "/accounts/2fa/"),
 )
 THEMES = ("light", "dark")

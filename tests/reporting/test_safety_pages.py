@@ -11,12 +11,16 @@ from django.utils import timezone
 
 from reporting.core.safety_looks import posture
 from reporting.incident_rows import incident_page
+from safety import audit
+from safety.incidents import Violation, end_incidents, open_incidents
 from safety.models import AuditEntry, FleetFact, SafetyIncident
 from safety.violations import report_violation
 from tests import factories
 from tests.reporting.test_pages import ROLES, person, text
 from workflow import halts
 from workflow.models import Halt, HaltConfirmation, NovaState
+from workflow.safety_checks import check_safety
+from workflow.task_tracker import TaskTracker
 
 pytestmark = pytest.mark.django_db
 MAY_SAY = {"operator", "safety officer", "admin"}
@@ -143,7 +147,7 @@ class TestIncidentPage:
             assert words in answer.content.decode()
         page = text(officer, f"/safety/incidents/{incident.pk}/")
         assert "<strong>61</strong> measured" in page
-        assert "Frosty cools the Nova down." in page
+        assert "In answer, the mechanism cools the Nova down." in page
         assert page.index("I look") < page.index("a loop in its tool") < page.index("tool removed")
         assert 'id="do-acknowledge"' not in page
         assert set(AuditEntry.objects.filter(object_type="incident").values_list("action", "actor")) == {
@@ -180,9 +184,12 @@ class TestIncidentPage:
             assert "The agent repeats one call without end" in seen
             for hidden in (PLANTED, "words of Ada", "user:safety-officer"):
                 assert hidden not in seen
-        listed = text(viewer, "/parts/safety/incidents/")
-        assert PLANTED not in listed
-        assert "user:safety-officer" not in listed
+        check_safety(["echo"], now=timezone.now())  # its verdict has the report's words, and opens an incident of its own
+        spoken = SafetyIncident.objects.filter(reason__contains=PLANTED, violation="").get()
+        for path in ("/safety/", "/", "/novas/echo/", f"/safety/incidents/{spoken.pk}/"):
+            seen = text(viewer, path)
+            assert PLANTED not in seen, path
+            assert "user:safety-officer" not in seen, path
 
     def test_names_the_tasks_that_it_touched(self, busy_fleet: list[str]) -> None:
         held = factories.make_task("Held by echo", assignee="echo", status="in_progress")
@@ -192,6 +199,20 @@ class TestIncidentPage:
         assert held.pk in page
         assert "Of the personal phase" not in page
         assert "Of another" not in page
+
+    def test_names_the_tasks_of_an_incident_that_is_over(self, busy_fleet: list[str]) -> None:
+        begin = timezone.now() - timedelta(hours=1)
+        for minutes in (0, 2, 4):
+            at = begin + timedelta(minutes=minutes)
+            if minutes == 2:
+                audit.record(open_incidents([Violation("echo", "frosty", "61 tool uses")], now=at), now=at)
+            with TaskTracker.open(now=at) as tracker:
+                tracker.create_task(f"Made after {minutes} minutes", assignee="echo")
+            if minutes == 2:
+                ended = end_incidents([("echo", "frosty")], now=at + timedelta(minutes=1))
+                audit.record(list(ended.values()), now=at + timedelta(minutes=1))
+        page = text(person("viewer"), f"/safety/incidents/{SafetyIncident.objects.get().pk}/")
+        assert [f"Made after {minutes} minutes" in page for minutes in (0, 2, 4)] == [False, True, False]
 
 
 def test_shortcuts_can_be_switched_off_and_on(admin_client: Client) -> None:
