@@ -85,7 +85,8 @@ def novas_in_service(text: str = "") -> QuerySet[Any]:
     states: QuerySet[Any] = NovaState.objects.exclude(mode=NovaState.Mode.ARCHIVED)
     if text:
         states = states.filter(Q(nova__nova_id__icontains=text) | Q(nova__name__icontains=text))
-    return states.annotate(stopped=_verdict())
+    stopped: QuerySet[Any] = states.annotate(stopped=_verdict())
+    return stopped
 
 
 def matrix(now: datetime, text: str = "", *, only_trouble: bool = False, number: int = 1) -> Matrix:
@@ -173,7 +174,7 @@ def breakers(now: datetime) -> list[ProviderAccount]:
     return list(accounts.order_by("shut", "slug")[:50])
 
 
-def policies_in_use() -> tuple[list[SafetyPolicy], list[LimitRow]]:
+def policies_in_use() -> tuple[list[Any], list[LimitRow]]:
     """Give the policies that most Novas live under, each with the number of its `users`, and every limit under each."""
     used = SafetyPolicy.objects.annotate(users=Count("nova", filter=Q(nova__archived_at=None))).filter(users__gt=0)
     policies = list(used.order_by("-users", "slug")[:POLICIES_SHOWN])
