@@ -8,6 +8,7 @@ from typing import Any
 from django.db.models import Case, Count, IntegerField, Q, QuerySet, Value, When
 
 from reporting.core.statuses import HELPLESS, LOOKS, Look
+from safety.core.orchestrator import without_details
 from workflow.core.demonstration import TEAM
 from workflow.derived_status import derived_status, load_fleet, load_verdicts, status_expression
 from workflow.models import NovaState, Personality
@@ -89,5 +90,5 @@ def _rows(states: list[NovaState], now: datetime) -> list[Row]:
     rows = []
     for state in states:
         doing = derived_status(state.nova, state, verdicts.get(state.nova_id), fleet, now)
-        rows.append(Row(state, LOOKS[doing.status], doing.reason, doing.since))
+        rows.append(Row(state, LOOKS[doing.status], without_details(doing.reason), doing.since))
     return rows

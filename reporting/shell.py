@@ -17,6 +17,7 @@ from reporting.pages.waiting import waiting_number
 
 THEMES = ("system", "light", "dark")
 THEME_COOKIE = "theme"
+KEYS_COOKIE = "keys"
 _MENU = (
     ("Fleet", "fleet", "fleet", "workflow.view_nova"),
     ("Board", "board", "board", "workflow.view_task"),
@@ -27,16 +28,19 @@ _MENU = (
     ("Reports", "reports", "chart", "workflow.view_nova"),
     ("Admin", "admin:index", "gear", ""),
 )
+# the key after g that leads there
+_GO = {"fleet": "f", "board": "b", "waiting": "w", "handover": "h", "safety": "s", "journal": "j", "reports": "r"}
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry of the menu; `icon` is a symbol of reporting/icons.html."""
+    """An entry of the menu; `icon` is a symbol of reporting/icons.html, `key` leads there after g."""
 
     title: str
     url: str
     icon: str
     here: bool
+    key: str = ""
 
 
 class Shell:
@@ -55,6 +59,11 @@ class Shell:
     def themes(self) -> tuple[str, ...]:
         return THEMES
 
+    @property
+    def keys(self) -> str:
+        """Tell whether single keys are shortcuts: on or off."""
+        return "off" if self._request.COOKIES.get(KEYS_COOKIE) == "off" else "on"
+
     @cached_property
     def menu(self) -> list[Entry]:
         found, user = [], self._request.user
@@ -65,7 +74,7 @@ class Shell:
                 continue
             if user.has_perm(right) if right else user.is_staff:
                 here = self._request.path == url or (url != "/" and self._request.path.startswith(url))
-                found.append(Entry(title, url, icon, here))
+                found.append(Entry(title, url, icon, here, _GO.get(name, "")))
         return found
 
     @property

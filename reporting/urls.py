@@ -4,13 +4,22 @@ from typing import Any
 
 from django.urls import path, re_path
 
-from reporting.pages import controls, task_controls, theme
+from reporting.pages import controls, keys, safety_controls, task_controls, theme
 from reporting.pages.board import board, board_columns, board_table
 from reporting.pages.fleet import fleet, fleet_summary, fleet_table
 from reporting.pages.handover import handover, take_over
+from reporting.pages.incident import control_incident, incident, incident_body
 from reporting.pages.new_task import new_task
 from reporting.pages.nova import nova, nova_standing
 from reporting.pages.orders import banner, order, progress
+from reporting.pages.safety import (
+    safety,
+    safety_guards,
+    safety_incidents,
+    safety_matrix,
+    safety_orders,
+    safety_summary,
+)
 from reporting.pages.task import task, task_body
 from reporting.pages.waiting import decide, look_at, waiting, waiting_lists, waiting_number
 from workflow.task_selections import VERBS
@@ -34,6 +43,12 @@ urlpatterns: list[Any] = [
     path("waiting/", waiting, name="waiting"),
     re_path(r"^waiting/approvals/(?P<approval_id>[0-9]{1,18})/(?P<verb>approve|deny)/$", decide, name="decide"),
     path("waiting/incidents/<int:incident_id>/acknowledge/", look_at, name="look-at"),
+    path("safety/", safety, name="safety"),
+    path("safety/drill/", safety_controls.drill, name="drill"),
+    path("safety/breakers/<slug:slug>/close/", safety_controls.control_breaker, name="control-breaker"),
+    path("safety/incidents/<int:incident_id>/", incident, name="incident"),
+    path("safety/incidents/<int:incident_id>/<slug:verb>/", control_incident, name="control-incident"),
+    path("keys/", keys.choose_keys, name="keys"),
     path("handover/", handover, name="handover"),
     path("handover/take/", take_over, name="take-over"),
     path("theme/", theme.choose_theme, name="theme"),
@@ -48,4 +63,10 @@ urlpatterns: list[Any] = [
     path("parts/waiting/number/", waiting_number, name="part-waiting-number"),
     path("parts/waiting/lists/", waiting_lists, name="part-waiting-lists"),
     path("parts/orders/<int:halt_id>/", progress, name="part-progress"),
+    path("parts/safety/summary/", safety_summary, name="part-safety-summary"),
+    path("parts/safety/orders/", safety_orders, name="part-safety-orders"),
+    path("parts/safety/matrix/", safety_matrix, name="part-safety-matrix"),
+    path("parts/safety/incidents/", safety_incidents, name="part-safety-incidents"),
+    path("parts/safety/guards/", safety_guards, name="part-safety-guards"),
+    path("parts/safety/incidents/<int:incident_id>/", incident_body, name="part-incident-body"),
 ]

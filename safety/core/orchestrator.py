@@ -99,6 +99,7 @@ _RESPONSES: Mapping[str, tuple[str, str, SafetyLevel, str]] = {
         "The stream server is away: the fleet waits for it",
     ),
 }
+_NOBODY_KNOWS = "A violation nobody knows"
 _FACTS_SHOWN = 300  # characters of a report's details within its reason
 # what may be reported
 VIOLATION_TYPES = tuple(_RESPONSES)
@@ -146,13 +147,23 @@ class SafetyOrchestrator:
         """Say what a reported violation calls for (spec `handle_safety_violation`); an unknown one calls for quarantine."""
         known = _RESPONSES.get(violation_type)
         if known is None:
-            reason = f"A violation nobody knows, {violation_type!r}, was reported: the Nova is in quarantine"
+            reason = f"{_NOBODY_KNOWS}, {violation_type!r}, was reported: the Nova is in quarantine"
             known = ("hook_health", ACTIVATE_QUARANTINE, SafetyLevel.QUARANTINE, reason)
         mechanism, action, level, reason = known
         facts = ", ".join(f"{name} {value}" for name, value in details.items())
         if len(facts) > _FACTS_SHOWN:  # the evidence has all of them
             facts = f"{facts[:_FACTS_SHOWN]}…"
         return ViolationResponse(mechanism, action, level, f"{reason} ({facts})." if facts else f"{reason}.")
+
+
+def without_details(reason: str) -> str:
+    """Leave out of a reason what somebody told of a violation: words of a stranger, which not every reader may read."""
+    for _, _, _, known in _RESPONSES.values():
+        before, found, _ = reason.partition(f"{known} (")
+        if found:
+            return f"{before}{known}."
+    before, found, _ = reason.partition(_NOBODY_KNOWS)
+    return f"{before}{_NOBODY_KNOWS} was reported." if found else reason
 
 
 def _unconfigured(facts: SafetyFacts, now: datetime) -> Verdict:

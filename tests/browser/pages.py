@@ -27,6 +27,8 @@ PAGES = (
     Page("new-task", "/tasks/new/?nova=torch"),
     Page("waiting", "/waiting/"),
     Page("stop-all", "/stop-all/"),
+    Page("safety", "/safety/"),
+    Page("incident", "/safety/incidents/1/"),
     Page("handover", "/handover/"),
     Page("second-factor", "/accounts/2fa/"),
 )

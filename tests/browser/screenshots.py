@@ -20,6 +20,11 @@ from workflow.hosting.ports import free_port
 ROOT = Path(__file__).resolve().parent.parent.parent
 TARGET = ROOT / "docs" / "screenshots"
 READY_SECONDS = 120.0
+_VIOLATION = """
+from django.utils import timezone
+from safety.violations import report_violation
+report_violation("helix", "session_storm", {"starts": 14, "seconds": 60}, now=timezone.now())
+"""
 
 
 def main() -> None:
@@ -86,6 +91,8 @@ def _tell_a_story(ours: dict[str, str]) -> str:
         command = [sys.executable, "manage.py", *words]
         return subprocess.run(command, cwd=ROOT, env=ours, stdout=subprocess.PIPE, check=True).stdout
 
+    manage("shell", "-v", "0", "-c", _VIOLATION)  # incident 1
+    manage("incident", "acknowledge", "1", "--reason", "Its wrapper restarts it; I look.")
     manage("seed_demo")
     manage("task", "create", "Write the release notes", "--assignee", "echo", "--executor", "agent", "--priority", "high")
     manage("task", "create", "Look at the streams", "--executor", "builtin", "--action", "analyze_streams")

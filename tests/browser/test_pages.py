@@ -51,6 +51,8 @@ def test_every_page_is_accessible_and_breaks_no_rule_of_the_policy(visit: Any, a
     factories.make_task("Write the notes", assignee="echo", status="in_progress", priority="high", progress=30, **words)
     factories.make_task("Count the beans", assignee="helix", status="completed", results="There are 12.", **words)
     approvals.request_approval("torch", "deploy", {"branch": "main"}, reason="It is ready.", now=timezone.now())
+    evidence = {"measured": 61, "limit": 60, "recommended_action": "activate_cooldown"}
+    factories.make_incident("torch", id=1, now=timezone.now(), mechanism="frosty", safety_level="cooldown", evidence=evidence)
     known, stranger = visit(admin, theme=theme, size=size), visit(theme=theme, size=size)
     for one in PAGES:
         window = known if one.logged_in else stranger
