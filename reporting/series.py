@@ -159,6 +159,15 @@ def safety_margins(scope: Scope, *, now: datetime) -> list[dict[str, Any]]:
     return margins[:MARGINS_SHOWN]
 
 
+def provider_calls(nova_id: str, *, now: datetime, minutes: int = 60) -> list[dict[str, Any]]:
+    """Give for each of a Nova's last minutes how many calls to model providers it made; the minute of now is the last."""
+    last = start_of(now, 1)
+    starts = [last - _MINUTE * back for back in range(minutes - 1, -1, -1)]
+    rows = Observation.objects.filter(nova_id=nova_id, kind=Kind.API_REQUEST_BY_MINUTE, at__gte=starts[0], at__lte=last)
+    counts = dict(rows.order_by().values_list("at").annotate(Sum("count")))
+    return [{"at": at.isoformat(), "calls": counts.get(at, 0)} for at in starts]
+
+
 def _busiest(scope: Scope, now: datetime) -> list[str]:
     """Give the Novas that called models and tools most within the last minute."""
     seen = Observation.objects.filter(at__gt=now - _MINUTE, kind__in=(Kind.API_REQUEST, Kind.TOOL_USE))

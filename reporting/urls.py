@@ -6,7 +6,8 @@ from django.urls import path, re_path
 
 from reporting.pages import controls, theme
 from reporting.pages.fleet import fleet, fleet_summary, fleet_table
-from reporting.pages.nova import nova, nova_standing
+from reporting.pages.nova import nova, nova_standing, nova_tab
+from reporting.pages.nova_charts import nova_charts
 from reporting.pages.orders import banner, order, progress
 
 _VERBS = "|".join(controls.OFFERED)
@@ -24,5 +25,7 @@ urlpatterns: list[Any] = [
     path("parts/fleet/summary/", fleet_summary, name="part-fleet-summary"),
     path("parts/fleet/table/", fleet_table, name="part-fleet-table"),
     path("parts/novas/<slug:nova_id>/", nova_standing, name="part-nova-standing"),
+    path("parts/novas/<slug:nova_id>/charts/", nova_charts, name="part-nova-charts"),
+    path("parts/novas/<slug:nova_id>/tab/", nova_tab, name="part-nova-tab"),
     path("parts/orders/<int:halt_id>/", progress, name="part-progress"),
 ]

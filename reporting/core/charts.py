@@ -111,11 +111,19 @@ def tracker(slots: Sequence[tuple[str, str]], *, title: str, chart_id: str, widt
 
 
 def timeline(
-    spans: Sequence[Span], *, begin: datetime, end: datetime, title: str, chart_id: str, width: int = 960, lane_height: int = 22
+    spans: Sequence[Span],
+    *,
+    begin: datetime,
+    end: datetime,
+    title: str,
+    chart_id: str,
+    width: int = 960,
+    lane_height: int = 22,
+    left: int = 150,
 ) -> str:
-    """Draw what lasted from when to when, a lane each, in the order in which lanes come up."""
+    """Draw what lasted from when to when, a lane each, in the order in which lanes come up; `left`: room for their names."""
     lanes = {lane: place for place, lane in enumerate(dict.fromkeys(span.lane for span in spans))}
-    left, seconds = 150, max(1.0, (end - begin).total_seconds())
+    seconds = max(1.0, (end - begin).total_seconds())
     wide, height = width - left, max(1, len(lanes)) * lane_height
     body = ""
     for lane, place in lanes.items():
