@@ -94,7 +94,8 @@ def _counted(margin: Mapping[str, Any]) -> Margin:
 def _margin(meaning: str, measured: float, limit: float, unit: str = "") -> Margin:
     share = 100 * measured / limit if limit else 0
     tone = "bad" if share >= 100 else "warn" if share >= 80 else "good"
-    return Margin(meaning, f"{measured:,.4g}{unit}", f"{limit:,.10g}{unit}", min(100, round(share)), tone)
+    told = f"{measured:,.0f}" if measured >= 100 else f"{measured:.3g}"
+    return Margin(meaning, f"{told}{unit}", f"{limit:,.10g}{unit}", min(100, round(share)), tone)
 
 
 def _of_the_wire(facts: SafetyFacts, rules: SafetyRules) -> list[Margin]:

@@ -63,18 +63,18 @@ def settings_of(nova: Nova) -> list[Group]:
 
 
 def _of_personality(personality: Personality, name: str, unit: str) -> Setting:
-    return Setting(plain(name), _words(getattr(personality, name), unit, ""), f"personality {personality.slug}")
+    return Setting(_titled(name), _words(getattr(personality, name), unit, ""), f"personality {personality.slug}")
 
 
 def _account(nova: Nova) -> Setting:
     given = nova.provider_account_id
-    return Setting("provider account", given or "none", _set_here(bool(given)), "whose models it calls", bool(given))
+    return Setting("Provider account", given or "none", _set_here(bool(given)), "whose models it calls", bool(given))
 
 
 def _own(nova: Nova, name: str, unit: str, empty: str) -> Setting:
     field: Any = Nova._meta.get_field(name)
     value, differs = getattr(nova, name), getattr(nova, name) != field.get_default()
-    return Setting(plain(name), _words(value, unit, empty), _set_here(differs), str(field.help_text), differs)
+    return Setting(_titled(name), _words(value, unit, empty), _set_here(differs), str(field.help_text), differs)
 
 
 def _limits(policy: SafetyPolicy, candidate: SafetyPolicy | None) -> list[Setting]:
@@ -82,8 +82,12 @@ def _limits(policy: SafetyPolicy, candidate: SafetyPolicy | None) -> list[Settin
     for limit in limits_in_force(policy, candidate):
         told = "" if limit.candidate in (None, limit.value) else limit.in_words(limit.candidate)  # type: ignore[arg-type]
         value = limit.in_words(limit.value)
-        found.append(Setting(plain(limit.name), value, limit.origin, limit.meaning, limit.differs, told))
+        found.append(Setting(_titled(limit.name), value, limit.origin, limit.meaning, limit.differs, told))
     return found
+
+
+def _titled(name: str) -> str:
+    return plain(name).capitalize()
 
 
 def _set_here(differs: bool) -> str:

@@ -38,11 +38,12 @@ def story_of(nova_id: str, *, chapter: str = "", before: int = 0, texts: bool = 
     if chapter in CHAPTERS:
         rows = rows.filter(_condition(chapter), id__in=_newest(nova_id, before))
     columns = ("id", "created_at", "action", "object_type", "object_id", "after", "actor", "reason")
+    own = f"nova:{nova_id}"  # who acts is said only where it is somebody else
     found = list(rows.order_by("-id").values_list(*columns)[: PAGE + 1])
     lines = [
         Line(
             entry_id, at, words_of(action), detail_of(action, after), tone_of(action), icon_of(action),
-            object_id if kind == "task" else "", actor if texts else "", reason if texts else "",
+            object_id if kind == "task" else "", actor if texts and actor != own else "", reason if texts else "",
         )
         for entry_id, at, action, kind, object_id, after, actor, reason in found[:PAGE]
     ]  # fmt: skip

@@ -56,8 +56,6 @@ def nova_charts(request: HttpRequest, now: datetime, nova_id: str) -> Mapping[st
     work, done = series.cycle_times(scope, now=now), series.throughput(scope, now=now)
     return {
         "timeline": _timeline(nova_id, hours, now),
-        "hours": hours,
-        "axis": [localtime(now - timedelta(hours=hours) * part / 4) for part in (4, 3, 2, 1, 0)],
         "times": _times(work, nova.personality.base_cycle_time),
         "cases": sum(point["cases"] for point in work),
         "base": nova.personality.base_cycle_time,
@@ -78,6 +76,7 @@ def _timeline(nova_id: str, hours: int, now: datetime) -> SafeString:
     spans = [
         Span(plain(state), localtime(since), localtime(until), plain(state), _TONES.get(state, "none"))
         for since, until, state in stretches
+        if state != UNKNOWN or len(stretches) == 1
     ]
     begin, title = localtime(now - timedelta(hours=hours)), f"States of {nova_id} over {hours * 60} minutes"
     wide = charts.timeline(spans, begin=begin, end=localtime(now), title=title, chart_id="states")
@@ -89,7 +88,9 @@ def _timeline(nova_id: str, hours: int, now: datetime) -> SafeString:
         spent[state] = spent.get(state, 0.0) + (until - since).total_seconds()
     total = sum(spent.values()) or 1.0
     rows = [(plain(state), lasting(seconds), f"{100 * seconds / total:.0f} %") for state, seconds in spent.items()]
-    both = f'<div class="on-wide">{wide}</div><div class="on-narrow">{narrow}</div>'
+    times = "".join(f"<span>{begin + timedelta(hours=hours) * part / 4:%H:%M}</span>" for part in range(5))
+    axis = f'<p class="axis" aria-hidden="true">{times}</p>'
+    both = f'<div class="on-wide">{wide}</div><div class="on-narrow">{narrow}</div>{axis}'
     return _told(charts.with_table(both, chart_id="states", heads=("State", "Time", "Share"), rows=rows))
 
 
