@@ -6,9 +6,10 @@ Who may not read texts is told what happened and to what, not who did it or why.
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 
 from reporting.core.story import CHAPTERS, PEOPLE, detail_of, icon_of, tone_of, words_of
+from reporting.series import oldest_of_newest
 from safety.models import AuditEntry
 
 PAGE = 40
@@ -36,7 +37,7 @@ def story_of(nova_id: str, *, chapter: str = "", before: int = 0, texts: bool = 
     if before:
         rows = rows.filter(id__lt=before)
     if chapter in CHAPTERS:
-        rows = rows.filter(_condition(chapter), id__in=_newest(nova_id, before))
+        rows = rows.filter(_condition(chapter), id__gte=oldest_of_newest(nova_id, LOOKED_AT, before=before))
     columns = ("id", "created_at", "action", "object_type", "object_id", "after", "actor", "reason")
     own = f"nova:{nova_id}"  # who acts is said only where it is somebody else
     found = list(rows.order_by("-id").values_list(*columns)[: PAGE + 1])
@@ -48,11 +49,6 @@ def story_of(nova_id: str, *, chapter: str = "", before: int = 0, texts: bool = 
         for entry_id, at, action, kind, object_id, after, actor, reason in found[:PAGE]
     ]  # fmt: skip
     return lines, lines[-1].id if len(found) > PAGE else 0
-
-
-def _newest(nova_id: str, before: int) -> QuerySet[AuditEntry, int]:
-    rows = AuditEntry.objects.filter(nova_id=nova_id, **({"id__lt": before} if before else {}))
-    return rows.order_by("-id").values_list("id", flat=True)[:LOOKED_AT]
 
 
 def _condition(chapter: str) -> Q:
