@@ -9,11 +9,14 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 PYTEST_FLAGS ?=
+# One more than the two cores of a small machine: a third of a test's time is waiting.
+WORKERS ?= 3
 ARGS ?=
 
-# Where the soak tests are: a stack whose processes are killed, and one that strangers meet.
+# Where the soak tests are: a stack whose processes are killed, one that strangers meet, and a server alone.
 SOAK_OF_KILLS := tests/processes/test_soak.py
-SOAK_OF_STRANGERS := tests/stack tests/workflow/test_schema.py
+SOAK_OF_STRANGERS := tests/stack
+SOAK_OF_A_SERVER := tests/workflow/test_schema.py tests/reporting/test_live.py
 
 # Hundreds of processes are started by the tests: each would compile the product anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -31,12 +34,12 @@ run: $(VENV)/.installed
 	@exec $(BIN)/python manage.py up
 
 test: $(VENV)/.installed-dev
-	$(PYTEST) -n 2 --dist loadgroup -m "not soak" $(PYTEST_FLAGS)
+	$(PYTEST) -n $(WORKERS) --dist loadgroup -m "not soak" $(PYTEST_FLAGS)
 
-# Two stacks side by side, since each waits most of the time; within each the tests stand in order.
+# Side by side, since each waits most of the time; within each the tests stand in order.
 SOAK := $(PYTEST) -m soak -p no:xdist -p no:randomly $(PYTEST_FLAGS)
 soak: $(VENV)/.installed-dev
-	@.ci/together "$(SOAK) $(SOAK_OF_KILLS)" "$(SOAK) $(SOAK_OF_STRANGERS)"
+	@.ci/together "$(SOAK) $(SOAK_OF_KILLS)" "$(SOAK) $(SOAK_OF_STRANGERS)" "$(SOAK) $(SOAK_OF_A_SERVER)"
 
 # What does not ask a database, and who may do what at which door, need not be asked of the second database too.
 ON_ANY_DATABASE := $(addprefix --ignore=tests/, browser stack test_deploy.py test_docs.py test_examples.py \
@@ -46,7 +49,7 @@ ON_ANY_DATABASE := $(addprefix --ignore=tests/, browser stack test_deploy.py tes
   workflow/test_error_answers.py workflow/test_hook_commands.py workflow/test_privileges.py workflow/test_roles.py \
   workflow/test_schema.py)
 test-postgres: $(VENV)/.installed-dev
-	.ci/with-postgres $(PYTEST) -n 2 -m "not soak" --ignore-glob="tests/*/core" $(ON_ANY_DATABASE) $(PYTEST_FLAGS)
+	.ci/with-postgres $(PYTEST) -n $(WORKERS) --dist loadgroup -m "not soak" --ignore-glob="tests/*/core" $(ON_ANY_DATABASE) $(PYTEST_FLAGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

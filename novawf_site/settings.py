@@ -79,8 +79,7 @@ HOST = re.sub(r"[^a-z0-9-]+", "-", env.str("NOVAWF_HOST", default=socket.gethost
 _COMMAND = sys.argv[1:3] if Path(sys.argv[0]).name == "manage.py" else []
 # Keeper and workers show no pages: without the admin's classes each of their processes is 20 MB smaller.
 _SHOWS_PAGES = _COMMAND[:1] not in (["up"], ["workers"])
-# Workers need not know how people come in; the keeper makes the tables for it.
-_KNOWS_PEOPLE = _COMMAND[:1] != ["workers"]
+_KNOWS_PEOPLE = _SHOWS_PAGES  # and of how people come in
 
 _SIGN_IN = (
     "allauth",

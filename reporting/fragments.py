@@ -69,7 +69,7 @@ def demand(request: HttpRequest, right: str) -> None:
 
     :raises PermissionDenied: it is missing.
     """
-    if right and not request.user.has_perm(right):  # type: ignore[union-attr]
+    if right and not request.user.has_perm(right):
         raise PermissionDenied
 
 
@@ -108,7 +108,7 @@ class Fragment:
 
     def show(self, request: HttpRequest, now: datetime, **words: Any) -> SafeString:
         """Give it for a page, always as it is now; empty for whoever lacks the right."""
-        if not request.user.has_perm(self._right):  # type: ignore[union-attr]
+        if not request.user.has_perm(self._right):
             return mark_safe("")
         query = self._query(request)
         url = reverse(f"part-{self.name.replace('_', '-')}", kwargs=words) + (f"?{query}" if query else "")
@@ -129,7 +129,7 @@ class Fragment:
 
     def _key(self, request: HttpRequest, now: datetime, words: Mapping[str, Any]) -> str:
         topic = self._topic.format(**words)
-        scope = ",".join(sorted(request.user.get_all_permissions()))  # type: ignore[union-attr]
+        scope = ",".join(sorted(request.user.get_all_permissions()))
         turn = int(now.timestamp()) // FRESH_SECONDS
         text = "\0".join((_RELEASE, self.name, topic, str(broadcast.version(topic)), str(turn), scope, self._query(request)))
         return hashlib.sha256(text.encode()).hexdigest()[:32]

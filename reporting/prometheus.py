@@ -30,7 +30,7 @@ from reporting.alert_facts import DISK, load_facts
 from reporting.alerting import LEASE
 from reporting.core import histogram
 from reporting.core.alerting import Tier
-from reporting.core.buckets import DAY, start_of
+from reporting.core.buckets import BEGINNING, EVER
 from reporting.core.tally import LEAD, WORK, Sums, add, histogram_of
 from reporting.models import AlertChannel, AlertDelivery, AlertEvent, AlertRule, RollUp, RollUpCursor
 from reporting.roll_ups import key_of
@@ -175,7 +175,7 @@ class Novawf(Collector):
         yield _gauge("novawf_executions", "Executions under way.", ["status"], [([s], running.get(s, 0)) for s in names])
 
     def _journal(self) -> Iterator[Metric]:
-        """Count from the roll-ups: a row a day of the fleet, however much the journal holds."""
+        """Count from the roll-ups: one row of the fleet, however much the journal holds."""
         newest = AuditEntry.objects.order_by("-id").values_list("id", flat=True).first() or 0
         yield _counter("novawf_journal_entries", "Journal entries written, by the newest number.", [], [([], newest)])
         seals = load_facts(("seal_age", "journal_damage_age"), now=self._now)
@@ -189,10 +189,7 @@ class Novawf(Collector):
             "novawf_roll_ups_behind_entries", "Entries that are not in the counters below, at most.", [], [([], behind)]
         )
         total: Sums = {}
-        first = start_of(cursor.first_at if cursor and cursor.first_at else self._now, DAY)
-        days = (start_of(self._now, DAY) - first).days
-        keys = [key_of("fleet", DAY, first + timedelta(days=day)) for day in range(days + 1)]
-        for sums in RollUp.objects.filter(key__in=keys).values_list("sums", flat=True):
+        for sums in RollUp.objects.filter(key=key_of("fleet", EVER, BEGINNING)).values_list("sums", flat=True):
             add(total, sums)
         tasks = [([event], total.get(event, 0)) for event in _TASK_EVENTS]
         yield _counter("novawf_task_events", "What became of tasks; momentum work apart.", ["event"], tasks)

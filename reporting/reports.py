@@ -24,6 +24,7 @@ from reporting.reporting_system import EnterpriseReportingSystem
 from reporting.scope import Scope, ScopeUnknown
 from safety import audit
 from safety.audit import Entry
+from safety.models import AuditSeal
 from workflow.errors import WorkflowError
 
 REPORT_MADE = "reporting.report.made"
@@ -73,6 +74,7 @@ def make_report(scope: Scope, period: Period, *, now: datetime) -> Report:
         generated_at=now,
         generated_by=audit.current_actor()[:128],
         journal_head=cursor.position if cursor else 0,
+        seal_head=AuditSeal.objects.order_by("-number").values_list("head", flat=True).first() or "",
         payload=payload,
         digest=digest_of(payload),
     )

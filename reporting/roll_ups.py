@@ -65,8 +65,8 @@ class _Batch:
         for (scope, quarter), sums in self.sums.items():
             add(found[scope, EVER, BEGINNING], sums)
             for grain in GRAINS:
-                if start := starts.get((quarter, grain)):
-                    add(found[scope, grain, start], sums)
+                if kept := starts.get((quarter, grain)):
+                    add(found[scope, grain, kept], sums)
         return found
 
 
@@ -108,6 +108,11 @@ class RollUpKeeper:
                 return 0
             _write(batch, rows)
         return until - cursor.position
+
+
+def lowest_unread() -> int:
+    """Give the first journal entry that is not summed up yet: from there on nothing may be pruned."""
+    return (RollUpCursor.objects.filter(id=1).values_list("position", flat=True).first() or 0) + 1
 
 
 def rebuild(*, now: datetime, settled: Settled) -> int:
@@ -169,7 +174,8 @@ def _read(position: int, until: int) -> list[JournalLine]:
             [position, until, bulk.members(tallies.READ)],
         )
         return [
-            JournalLine(row[0], bulk.instant(row[1]), *row[2:6], _parsed(row[6]), _parsed(row[7])) for row in cursor.fetchall()
+            JournalLine(number, bulk.instant(at), nova_id, action, object_id, actor, _parsed(before), _parsed(after))
+            for number, at, nova_id, action, object_id, actor, before, after in cursor.fetchall()
         ]
 
 

@@ -147,7 +147,7 @@ def safety_margins(scope: Scope, *, now: datetime) -> list[dict[str, Any]]:
     counts = load_counts(cooled, {name: found.rules for name, found in configured.items()}, now) if nova_ids else {}
     margins = []
     for nova_id, found in configured.items():
-        measured = NO_COUNTS | counts.get(nova_id, {})
+        measured = dict(NO_COUNTS) | counts.get(nova_id, {})
         for limit, name in _MEASURED.items():
             most = getattr(found.rules, limit)
             margins.append(

@@ -20,6 +20,7 @@ _MENU = (
     ("Fleet", "fleet", "fleet", "workflow.view_nova"),
     ("Board", "board", "board", "workflow.view_task"),
     ("Waiting for you", "waiting", "hand", "workflow.view_approval"),
+    ("Handover", "handover", "check", "workflow.view_nova"),
     ("Safety", "safety", "shield", "safety.view_safetyincident"),
     ("Journal", "journal", "book", "safety.view_auditentry"),
     ("Reports", "reports", "chart", "workflow.view_nova"),
@@ -61,14 +62,14 @@ class Shell:
                 url = reverse(name)
             except NoReverseMatch:
                 continue
-            if user.has_perm(right) if right else user.is_staff:  # type: ignore[union-attr]
+            if user.has_perm(right) if right else user.is_staff:
                 here = self._request.path == url or (url != "/" and self._request.path.startswith(url))
                 found.append(Entry(title, url, icon, here))
         return found
 
     @property
     def may_stop(self) -> bool:
-        return bool(self._request.user.has_perm("workflow.order_stop"))  # type: ignore[union-attr]
+        return bool(self._request.user.has_perm("workflow.order_stop"))
 
     @property
     def banner(self) -> SafeString:

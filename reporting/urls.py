@@ -6,6 +6,7 @@ from django.urls import path, re_path
 
 from reporting.pages import controls, theme
 from reporting.pages.fleet import fleet, fleet_summary, fleet_table
+from reporting.pages.handover import handover, take_over
 from reporting.pages.nova import nova, nova_standing, nova_tab
 from reporting.pages.nova_charts import nova_charts
 from reporting.pages.orders import banner, order, progress
@@ -19,6 +20,8 @@ urlpatterns: list[Any] = [
     path("stop-all/", controls.stop_all, name="stop-all"),
     path("orders/<int:halt_id>/", order, name="order"),
     path("orders/<int:halt_id>/lift/", controls.lift_order, name="lift-order"),
+    path("handover/", handover, name="handover"),
+    path("handover/take/", take_over, name="take-over"),
     path("theme/", theme.choose_theme, name="theme"),
     # parts of pages, asked for again when their topic changed
     path("parts/banner/", banner, name="part-banner"),

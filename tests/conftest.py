@@ -171,15 +171,6 @@ def _stream_settings() -> Iterator[StreamServer]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _no_detour_by_an_event_loop() -> None:
-    """Take out the one middleware that is only async: for its sake each request of a test client has a loop and a thread made.
-
-    It serves static files; the real servers of the tests (`web_server`, a whole stack) have it.
-    """
-    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if not name.startswith("servestatic.")]
-
-
 @pytest.fixture(autouse=True)
 def _no_client_survives() -> Iterator[None]:
     """Drop the cached clients of knocks and request counters, so that no test inherits another's connection or its silence."""

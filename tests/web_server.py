@@ -54,6 +54,7 @@ class WebServer:
             self.port = ports.free_port("127.0.0.1", 41_000 + os.getpid() % 10_000)
         environment = {
             **os.environ,
+            "DJANGO_SETTINGS_MODULE": "tests.served_settings",
             "DATABASE_URL": database_url(),
             "NOVAWF_OPERATOR_KEY": OPERATOR_KEY,
             "NOVAWF_WRONG_KEYS_PER_MINUTE": str(WRONG_KEYS),

@@ -242,11 +242,13 @@ class WorkflowEngine:
         since = [instant for instant in (nova.last_task_change, min(ready) if ready else None) if instant]
         state = nova.state
         paused = state.current_state is WorkflowState.SAFETY_PAUSE  # who may not work does not drift
+        # a celebration whose time is over ends with this cycle: that the cycle comes late is not the Nova's doing
+        celebrates = bool(state.completion_stage) and (state.completion_until is None or now < state.completion_until)
         return WorkflowSideFacts(
             has_claimable_work=bool(ready) and idle and not paused,
             last_task_change=max(since) if since else None,
             active_since=working_since(nova.mode_since, state.session_start_time, state.context),
-            celebrating_since=state.last_completion_celebration if state.completion_stage and not paused else None,
+            celebrating_since=state.last_completion_celebration if celebrates and not paused else None,
             error_ratio=state.error_ratio,
             api_breaker_open_until=effective.breaker_open_until,
             queue_lag=max(now - nova.due_at, timedelta(0)),

@@ -23,6 +23,7 @@ from workflow.models import NovaState
 _COLUMNS = (
     "nova_id", "last_task_change", "mode_since", "session_start_time", "current_state", "completion_stage",
     "last_completion_celebration", "due_at", "lease_until", "error_ratio", "context",
+    "completion_until",
 )  # fmt: skip
 
 
@@ -56,12 +57,13 @@ def judge_now(
 def _work_facts(effective: Mapping[str, Effective], now: datetime) -> dict[str, WorkflowSideFacts]:
     found = {}
     for row in NovaState.objects.filter(nova_id__in=effective).values_list(*_COLUMNS):
-        nova_id, change, mode_since, session, state, stage, celebrated, due_at, lease_until, errors, context = row
+        nova_id, change, mode_since, session, state, stage, celebrated, due_at, lease_until, errors, context, end = row
+        celebrates = bool(stage) and (end is None or now < end)  # as the engine sees it
         held = lease_until is not None and lease_until > now
         found[nova_id] = WorkflowSideFacts(
             last_task_change=change,
             active_since=working_since(mode_since, session, context),
-            celebrating_since=celebrated if stage and state != WorkflowState.SAFETY_PAUSE else None,
+            celebrating_since=celebrated if celebrates and state != WorkflowState.SAFETY_PAUSE else None,
             error_ratio=errors,
             api_breaker_open_until=effective[nova_id].breaker_open_until,
             queue_lag=timedelta(0) if held else max(now - due_at, timedelta(0)),

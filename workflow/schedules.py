@@ -24,6 +24,7 @@ class Planned:
 SCHEDULES: Mapping[str, Planned] = {
     "seal-journal": Planned("workflow.jobs.seal_journal", 1, timedelta(0)),
     "verify-journal": Planned("workflow.jobs.verify_journal", 24 * 60, timedelta(minutes=10)),
+    "make-reports": Planned("reporting.jobs.make_due_reports", 1, timedelta(0)),  # of an upper floor, known by its name
     "keep-retention": Planned("workflow.jobs.keep_retention", 24 * 60, timedelta(minutes=30)),
 }
 

@@ -64,10 +64,10 @@ def nova_standing(request: HttpRequest, now: datetime, nova_id: str) -> Mapping[
         raise Http404
     offered = [NOVA_VERBS[name] for name in OFFERED if NOVA_VERBS[name].offered(row.state.mode)]
     allowed = {
-        "resume": request.user.has_perm(halts.right_to_resume([row.state.mode])),  # type: ignore[union-attr]
-        "wake": request.user.has_perm("workflow.change_nova"),  # type: ignore[union-attr]
+        "resume": request.user.has_perm(halts.right_to_resume([row.state.mode])),
+        "wake": request.user.has_perm("workflow.change_nova"),
     }
-    may_stop = request.user.has_perm("workflow.order_stop")  # type: ignore[union-attr]
+    may_stop = request.user.has_perm("workflow.order_stop")
     stopped = row.state.mode not in NovaState.RUNNING_MODES
     return {
         "row": row,
@@ -86,7 +86,7 @@ def nova_tab(request: HttpRequest, now: datetime, nova_id: str) -> Mapping[str, 
     """Give one tab, as the query asks; whoever may not see it is refused."""
     tab = tab_asked_for(request)
     demand(request, tab.right)
-    return {"tab": tab, "nova_id": nova_id, "keep": _kept(request), **_GATHER[tab.name](request, now, nova_id)}
+    return {"tab": tab, "nova_id": nova_id, **_GATHER[tab.name](request, now, nova_id)}
 
 
 @page("reporting/nova/page.html", "workflow.view_nova")

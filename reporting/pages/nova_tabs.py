@@ -41,13 +41,17 @@ def activity(request: HttpRequest, now: datetime, nova_id: str) -> Mapping[str, 
     at = int(before) if before.isdecimal() and len(before) < 19 else 0
     texts = may_read_texts(request)
     lines, older = story_of(nova_id, chapter=chapter, before=at, texts=texts)
-    named = {"chapter": chapter} if chapter else {}
+    titles = {"": "Everything"} | {key: title for key, (title, _) in CHAPTERS.items()}
+    kept = {"hours": 24} if request.GET.get("hours") == "24" else {}
+
+    def link(**words: object) -> str:
+        return f"?{urlencode({'tab': 'activity', **{name: word for name, word in words.items() if word}, **kept})}#tabs"
+
     return {
         "lines": lines,
-        "older": f"?{urlencode({'tab': 'activity', **named, 'before': older})}#tabs" if older else "",
-        "newest": f"?{urlencode({'tab': 'activity', **named})}#tabs" if at else "",
-        "texts": texts,
-        "chapters": [("Everything", "", not chapter), *((title, key, key == chapter) for key, (title, _) in CHAPTERS.items())],
+        "older": link(chapter=chapter, before=older) if older else "",
+        "newest": link(chapter=chapter) if at else "",
+        "chapters": [(title, key, link(chapter=key), key == chapter) for key, title in titles.items()],
         "chapter": chapter,
     }
 

@@ -23,6 +23,7 @@ PAGES = (
     Page("nova-keys", "/novas/torch/?tab=keys"),
     Page("pause", "/novas/torch/pause/"),
     Page("stop-all", "/stop-all/"),
+    Page("handover", "/handover/"),
     Page("second-factor", "/accounts/2fa/"),
 )
 THEMES = ("light", "dark")

@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,3 +128,21 @@ def test_its_lists_are_short_and_its_queries_few(night: datetime) -> None:
     lists = [part for section in ("changed", "broken", "waiting") for part in found[section].values() if "rows" in str(part)]
     assert all(len(part["rows"]) <= 10 for part in lists)
     assert found["broken"]["incidents"] == found["broken"]["incidents"] | {"count": 41, "more": 31}
+
+
+def test_its_page_says_it_all_and_takes_over_on_post_alone(night: datetime, settings: Any, tmp_path: Path) -> None:
+    settings.STATIC_ROOT = tmp_path
+    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    settings.STORAGES = settings.STORAGES | {"staticfiles": plain}
+    client, viewer = person("operator"), person("viewer")
+    shown = client.get("/handover/").content.decode()
+    for words in ("Still broken", "incident", "main: open", "by user:olivia", "approval", "nova echo"):
+        assert words in shown, words
+    to_viewers = viewer.get("/handover/").content.decode()
+    assert "PLANTED" not in to_viewers
+    assert "olivia" not in to_viewers.replace(str(viewer.get("/parts/banner/").content), "")
+    assert client.get("/handover/take/").status_code == 405
+    assert Client().get("/handover/").status_code == 302
+    taken = client.post("/handover/take/", {"until": timezone.now().isoformat()}, follow=True)
+    assert "Taken over." in taken.content.decode()
+    assert AuditEntry.objects.filter(action="reporting.handover.taken", object_id="user:operator").count() == 1

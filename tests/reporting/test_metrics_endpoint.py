@@ -11,7 +11,7 @@ from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
 from reporting import alerting
-from reporting.core.buckets import DAY, start_of
+from reporting.core.buckets import BEGINNING, EVER
 from reporting.models import RollUp, RollUpCursor
 from reporting.roll_ups import key_of
 from reporting.seeding import seed_alert_rules
@@ -70,6 +70,8 @@ def test_it_says_what_is_there(stream_url: str) -> None:
     factories.make_nova("echo", now=now - timedelta(hours=1), state={"mode": "paused"})
     factories.make_task("Open", now=now - timedelta(minutes=2))
     factories.make_task("Held", assignee="torch", status="blocked")
+    levels = {"d_pending": 1, "d_blocked": 1}
+    RollUp.objects.create(key=key_of("fleet", EVER, BEGINNING), scope="fleet", grain=EVER, start=BEGINNING, sums=levels)
     factories.make_incident("torch", now=now)
     factories.make_provider("main", breaker="open", breaker_since=now)
     observe("@main", Kind.API_REQUEST, now=now, count=3)
@@ -134,12 +136,9 @@ def test_openmetrics_is_given_to_whoever_asks_for_it(stream_url: str) -> None:
 
 def test_counters_and_histograms_come_from_the_roll_ups(stream_url: str) -> None:
     now = timezone.now()
-    yesterday = now - timedelta(days=1)
-    RollUpCursor.objects.create(position=0, first_at=yesterday)
-    sums = {"succeeded": 2, "incidents": 1, "work_ms": 3_000, "work_12": 1, "work_15": 1, "work_56": 1}
-    for at in (yesterday, now):
-        start = start_of(at, DAY)
-        RollUp.objects.create(key=key_of("fleet", DAY, start), scope="fleet", grain=DAY, start=start, sums=sums)
+    RollUpCursor.objects.create(position=0, first_at=now - timedelta(days=1))
+    sums = {"succeeded": 4, "incidents": 2, "work_ms": 6_000, "work_12": 2, "work_15": 2, "work_56": 2}
+    RollUp.objects.create(key=key_of("fleet", EVER, BEGINNING), scope="fleet", grain=EVER, start=BEGINNING, sums=sums)
     found = scrape()
     assert found["novawf_task_events_total", (("event", "succeeded"),)] == 4
     assert found["novawf_safety_events_total", (("event", "incidents"),)] == 2

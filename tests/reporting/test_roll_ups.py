@@ -20,6 +20,7 @@ from reporting.standing import novas
 from safety import audit
 from safety.audit import Entry
 from safety.models import AuditEntry, SafetyState
+from safety.pruning import _readers
 from tests import factories
 from tests.conftest import flush_database
 from tests.factories import NOW
@@ -146,6 +147,15 @@ def test_a_turn_that_another_has_overtaken_writes_nothing(now: datetime, monkeyp
     monkeypatch.setattr(roll_ups, "_added", overtaken)
     assert roll_ups.RollUpKeeper(Settled(lambda seconds: None)).turn(now=now) == 0
     assert RollUp.objects.get(scope="fleet", grain=DAY).sums["succeeded"] == 1
+
+
+def test_nobody_prunes_what_is_not_summed_up(now: datetime) -> None:
+    assert roll_ups.lowest_unread() == 1
+    factories.make_nova("torch")
+    do_task("torch", at=now)
+    sum_up(now=now)
+    newest = AuditEntry.objects.latest("id").pk
+    assert _readers["roll-ups"]() == newest + 1
 
 
 def test_a_pruned_journal_is_not_summed_up_anew(now: datetime) -> None:

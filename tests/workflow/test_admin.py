@@ -78,6 +78,9 @@ def everything(now: datetime) -> dict[str, Any]:
     task = factories.make_task(text, assignee="torch", status="blocked", block_reason=text, results=text, metrics={"a": text})
     audit_ids = write_entries(now, audit.Entry("test.happened", "torch", "nova", "torch", {"a": text}, {"a": None}, text))
     incident = SafetyIncident.objects.create(nova_id="torch", mechanism="frosty", reason=text, opened_at=now, last_seen_at=now)
+    rule = AlertRule.objects.create(slug="late", title=text, condition="outbox_old", threshold=60.0)
+    channel = AlertChannel.objects.create(slug="desk", description=text, kind="webhook", url="https://desk.example/")
+    event = AlertEvent.objects.create(rule=rule, title=text, tier="warning", fired_at=now, seen_at=now)
     return {
         "workflow.nova": nova,
         "workflow.personality": nova.personality,
@@ -151,6 +154,12 @@ def everything(now: datetime) -> dict[str, Any]:
         "django_q.success": Success.objects.create(id="1" * 32, name="x", func=text, started=now, stopped=now, success=True),
         "django_q.failure": Failure.objects.create(
             id="2" * 32, name="y", func="a.b", started=now, stopped=now, success=False, result=text
+        ),
+        "reporting.alertrule": rule,
+        "reporting.alertchannel": channel,
+        "reporting.alertevent": event,
+        "reporting.alertdelivery": AlertDelivery.objects.create(
+            channel=channel, event=event, kind="fired", message_id="m", title=text, body=text, created_at=now, due_at=now
         ),
         "auth.user": User.objects.create_user("ada", password="x"),
         "auth.group": Group.objects.create(name="Operators"),

@@ -95,6 +95,8 @@ ONLY = {
     "auth_user": {"auditor", "admin"},
     "auth_group": {"auditor", "admin"},
     "safety_auditentry": {"auditor", "admin"},
+    **dict.fromkeys(("safety_auditseal", "safety_verificationrun"), {"auditor", "admin"}),
+    **dict.fromkeys(("reporting_alertchannel", "reporting_alertdelivery"), {"safety officer", "auditor", "admin"}),
     "safety_apikey": {"safety officer", "auditor", "admin"},
     "safety_hookevent": {"safety officer", "auditor", "admin"},
     "safety_hooksession": {"safety officer", "auditor", "admin"},

@@ -224,6 +224,21 @@ def test_a_safety_pause_freezes_the_completion_routine_which_goes_on_with_what_i
     assert not AuditEntry.objects.filter(action="safety.nova.unsafe", reason__contains="celebrated").exists()
 
 
+def test_a_celebration_whose_end_comes_late_for_the_loops_sake_is_not_drift(driver):
+    make_nova()
+    make_task(assignee="torch", **ECHO)
+    driver.begin()
+    driver.end()
+    driver.run()
+    assert state_of().completion_stage == "celebration"
+    driver.now += 4 * MINUTE  # nobody stepped it meanwhile
+    factories.make_healthy_fleet(now=driver.now)
+    assert check_safety(["torch"], now=driver.now)["torch"].status.is_safe
+    driver.run()
+    assert state_of().completion_stage == ""
+    assert not AuditEntry.objects.filter(action="safety.nova.unsafe").exists()
+
+
 def test_a_safety_pause_freezes_the_leases_of_agents_and_never_what_caused_it(driver):
     make_nova()
     lease = driver.now + 40 * SECOND

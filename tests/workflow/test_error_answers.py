@@ -26,7 +26,7 @@ WRITING = [address for address in EVERY if address[2] in ("POST", "PATCH")]
 LARGEST = {"tasks-bulk": 8 * 1024 * 1024, "tasks-complete": 8 * 1024 * 1024}
 CONFIGURED = ["nova", "personality", "policy", "objective", "provider-account"]
 Callers = Callable[[str, str], Client]
-OF_ONE_KIND = {"events"}  # whatever form is asked for, there is one
+OF_ONE_KIND = {"events", "report-export"}  # whatever form is asked for, there is one
 
 
 def send(client: Client, method: str, path: str, body: str = "{}", content_type: str = "application/json", **extra: Any) -> Any:

@@ -6,10 +6,10 @@ import time
 import pytest
 from django.db import connections
 
-from safety.models import AuditEntry
+from safety.models import AuditEntry, SafetyState
 from tests import factories
 from workflow.jobs import drive
-from workflow.models import Task
+from workflow.models import NovaState, Task
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -48,7 +48,9 @@ def wait_for(condition, seconds=30.0):
         if found := condition():
             return found
         time.sleep(0.02)
-    raise AssertionError("It did not happen in time.")
+    stands = list(NovaState.objects.values_list("nova_id", "current_state", "due_at", "last_error"))
+    judged = list(SafetyState.objects.values_list("nova_id", "is_safe", "reason"))
+    raise AssertionError(f"It did not happen in time: {stands}, {judged}, {list(Task.objects.values())}")
 
 
 def finished(stream, cause):

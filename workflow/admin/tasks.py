@@ -27,7 +27,7 @@ from workflow.task_services import RequestRefused, TaskRequest
 
 PAGED_ROWS = 10_000
 SEARCHED = 20_000  # of each status, for words
-FILTERED = 200_000  # of each status, for filters that no index serves
+FILTERED = 50_000  # of each status, for filters that no index serves
 UNSERVED = frozenset({"priority__exact", "work_type__exact", "outcome__exact"})
 STATUS_LABELS = {"pending": "info", "in progress": "primary", "completed": "success", "blocked": "danger"}
 PRIORITY_LABELS = {"critical": "danger", "high": "warning", "medium": "info", "low": "default"}

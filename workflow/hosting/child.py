@@ -15,8 +15,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from django import db
-
 from workflow.hosting import lifeline
 
 BACKOFF_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -180,6 +178,8 @@ class Fork(Child):
         self._target = target
 
     def _spawn(self) -> Running:
+        from django import db  # the keeper of all forks nothing, and does without it
+
         db.connections.close_all()  # no connection may be open on both sides
         return _Forked(self.name, self._target)
 

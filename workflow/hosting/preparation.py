@@ -14,9 +14,9 @@ from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
 
 from safety import audit
-from workflow.hosting.runfile import RunFile
+from workflow.hosting import slots
+from workflow.hosting.runfile import ADMIN, RunFile
 
-ADMIN = "admin"
 _STAMP = ".collected"
 
 
@@ -24,6 +24,12 @@ def prepare_database() -> None:
     """Bring the tables up to date and put the personalities, policies and the starting fleet where they are missing."""
     call_command("migrate", interactive=False, verbosity=0)
     call_command("seed", verbosity=0, stdout=io.StringIO())
+
+
+def forget_beats() -> None:
+    """Let nobody take a beat of processes of an earlier run for a sign of life."""
+    for cluster in slots.clusters():
+        slots.forget_beats(cluster)
 
 
 def collect_static() -> bool:

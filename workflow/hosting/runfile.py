@@ -5,6 +5,8 @@ import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+ADMIN = "admin"  # the login that the first start makes
+
 
 @dataclass(frozen=True, slots=True)
 class RunFile:

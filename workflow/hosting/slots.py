@@ -1,15 +1,13 @@
 """Slots and their queue: the names, and the one way to put a slice into django-q2's queue.
 
 A slot is a lease `slot:{cluster}:{host}:{number}`; a slice is one queue row that drives it for a while. Each host has a queue
-of its own, so what waits there is this host's to judge. This room must not know what a slice does.
+of its own, so what waits there is this host's to judge. This room must not know what a slice does. Models are imported where
+they are used: the keeper of all processes needs the names alone, and stays small without them.
 """
 
 from pathlib import Path
 
 from django.conf import settings
-from django_q.tasks import async_task
-
-from workflow.models import Lease
 
 PROBE = "probe"  # the group of the supervisor's probes
 _PROBE_JOB = "workflow.hosting.slots.answer_probe"
@@ -46,23 +44,31 @@ def cluster_of(slot: str) -> str:
 
 def forget_beats(cluster: str) -> None:
     """Let nobody take a beat of processes that are gone for a sign of life."""
+    from workflow.models import Lease
+
     Lease.objects.filter(name__in=slot_names(cluster)).update(heartbeat_at=None)
+
+
+def _put(job: str, *values: str, cluster: str, group: str) -> None:
+    from django_q.tasks import async_task
+
+    async_task(job, *values, cluster=queue_name(cluster), group=group)
 
 
 def enqueue(slot: str) -> None:
     """Queue a slice for a slot: the supervisor's seed, or the successor of a slice that ends."""
     cluster = cluster_of(slot)
-    async_task(settings.SLICE_JOBS[cluster], slot, cluster=queue_name(cluster), group=slot)
+    _put(settings.SLICE_JOBS[cluster], slot, cluster=cluster, group=slot)
 
 
 def enqueue_probe(cluster: str) -> None:
     """Queue a row that does nothing: where it vanishes, pusher, worker and monitor are alive."""
-    async_task(_PROBE_JOB, cluster=queue_name(cluster), group=PROBE)
+    _put(_PROBE_JOB, cluster=cluster, group=PROBE)
 
 
 def enqueue_job(path: str, *, group: str) -> None:
     """Queue one run of a function for this host's spare worker of `work`, which answers probes too: it must end in seconds."""
-    async_task(path, cluster=queue_name("work"), group=group)
+    _put(path, cluster="work", group=group)
 
 
 def answer_probe() -> None:

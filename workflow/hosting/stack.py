@@ -5,8 +5,8 @@ It must not know what the processes do; whether they do it, it asks /readyz.
 
 import http.client
 import json
-import multiprocessing
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-from workflow.hosting import lifeline, ports, preparation, runfile, slots
+from workflow.hosting import lifeline, ports, runfile, slots
 from workflow.hosting.child import Child, StopSignal
 from workflow.hosting.stream_server import StreamServer, url_with_port, without_password
 
@@ -69,35 +69,20 @@ class Stack:
             self._stop()
 
     def _prepare_apart(self) -> tuple[str, bool]:
-        """Prepare in a process that ends with it: what migrations load, the keeper would hold for ever.
+        """Prepare in a program of its own: what migrations and logins load, the keeper would hold for ever.
 
-        :raises PreparationFailed: the process has said why.
+        :raises PreparationFailed: the program has said why.
         """
-        context = multiprocessing.get_context("fork")
-        receiver, sender = context.Pipe(duplex=False)
-
-        def prepare() -> None:
-            lifeline.die_with(os.getppid())
-            sender.send(self._prepare())
-
-        process = context.Process(target=prepare, name="preparation")
-        process.start()
-        process.join()
-        if process.exitcode != 0:
+        command = lifeline.shimmed([sys.executable, str(settings.BASE_DIR / "manage.py"), "prepare", "--json"])
+        done = subprocess.run(command, env=os.environ | self._environment, stdout=subprocess.PIPE, check=False)
+        if done.returncode != 0:
             raise PreparationFailed("The preparation failed, for the reason above; nothing runs.")
-        password, is_new = receiver.recv()
-        return str(password), bool(is_new)
-
-    def _prepare(self) -> tuple[str, bool]:
-        preparation.prepare_database()
-        if preparation.collect_static():
+        found = json.loads(done.stdout.splitlines()[-1])
+        if found["static_collected"]:
             self.say("Static files collected.")
-        password, is_new = preparation.ensure_admin(runfile.read(self.var))
-        for cluster in slots.clusters():
-            slots.forget_beats(cluster)
-        content = runfile.RunFile(self.url, self.stream_url, preparation.ADMIN, password, settings.OPERATOR_KEY)
+        content = runfile.RunFile(self.url, self.stream_url, runfile.ADMIN, found["password"], settings.OPERATOR_KEY)
         runfile.write(self.var, content)
-        return password, is_new
+        return str(found["password"]), bool(found["is_new"])
 
     def _keep(self, *, until_ready: bool) -> bool:
         """Keep all processes alive until a stop is asked for (False) or, if so told, until ready or late (True)."""
@@ -150,11 +135,11 @@ class Stack:
 
     def _announce(self, password: str, is_new: bool, seconds: float) -> None:
         if is_new:
-            login = f"{preparation.ADMIN}, password {password} (shown this once; kept in {self.var / 'run.json'})"
+            login = f"{runfile.ADMIN}, password {password} (shown this once; kept in {self.var / 'run.json'})"
         elif password:
-            login = f"{preparation.ADMIN}, password as before (in {self.var / 'run.json'})"
+            login = f"{runfile.ADMIN}, password as before (in {self.var / 'run.json'})"
         else:
-            login = f"{preparation.ADMIN}, password as you set it (forgotten: manage.py changepassword {preparation.ADMIN})"
+            login = f"{runfile.ADMIN}, password as you set it (forgotten: manage.py changepassword {runfile.ADMIN})"
         database = settings.DATABASES["default"]
         where = f"SQLite, {database['NAME']}" if "sqlite" in database["ENGINE"] else "PostgreSQL"
         logs = f"this terminal; stream server {self.stream_server.log}" if self.stream_server else "this terminal"

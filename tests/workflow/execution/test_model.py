@@ -21,7 +21,8 @@ from workflow import approvals, halts
 from workflow.execution.host import ExecutionHost
 from workflow.models import Approval, Execution, InboxMessage, ModelPrice, Nova, NovaUsage, Task
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# in one worker: the packages of models are large
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("models")]
 
 KEY = "sk-planted-000000000000"
 Serve = Callable[..., Provider]

@@ -309,7 +309,7 @@ def test_missing_triggers_are_named(run: Run) -> None:
     finally:
         triggers.install()
     assert findings
-    assert all(finding.startswith("missing trigger: safety_auditentry_no_") for finding in findings)
+    assert all(finding.startswith("missing trigger: safety_audit") for finding in findings)
 
 
 def test_a_gap_in_a_novas_journal_is_named(run: Run, now: datetime) -> None:
