@@ -80,7 +80,7 @@ def _own(nova: Nova, name: str, unit: str, empty: str) -> Setting:
 def _limits(policy: SafetyPolicy, candidate: SafetyPolicy | None) -> list[Setting]:
     found = []
     for limit in limits_in_force(policy, candidate):
-        told = "" if limit.candidate in (None, limit.value) else limit.in_words(limit.candidate)  # type: ignore[arg-type]
+        told = "" if limit.candidate in (None, limit.value) else limit.in_words(limit.candidate)
         value = limit.in_words(limit.value)
         found.append(Setting(_titled(limit.name), value, limit.origin, limit.meaning, limit.differs, told))
     return found

@@ -103,7 +103,7 @@ def nova(request: HttpRequest, now: datetime, nova_id: str) -> Mapping[str, Any]
         "row": row,
         "standing": nova_standing.show(request, now, nova_id=nova_id),
         "charts": nova_charts.show(request, now, nova_id=nova_id),
-        "tabs": [(tab, f"?{urlencode({'tab': tab.name} | kept)}#tabs", tab == chosen) for tab in shown],
+        "tabs": [(tab, f"?{urlencode({'tab': tab.name, **kept})}#tabs", tab == chosen) for tab in shown],
         "tab": nova_tab.show(request, now, nova_id=nova_id),
         "hours": [(words, f"?{urlencode({'tab': chosen.name, 'hours': given})}", given == hours) for given, words in HOURS],
     }

@@ -44,7 +44,7 @@ def activity(request: HttpRequest, now: datetime, nova_id: str) -> Mapping[str, 
     titles = {"": "Everything"} | {key: title for key, (title, _) in CHAPTERS.items()}
     kept = {"hours": 24} if request.GET.get("hours") == "24" else {}
 
-    def link(**words: object) -> str:
+    def link(**words: str | int) -> str:
         return f"?{urlencode({'tab': 'activity', **{name: word for name, word in words.items() if word}, **kept})}#tabs"
 
     return {
