@@ -103,15 +103,20 @@ def nova(request: HttpRequest, now: datetime, nova_id: str) -> Mapping[str, Any]
         "row": row,
         "standing": nova_standing.show(request, now, nova_id=nova_id),
         "charts": nova_charts.show(request, now, nova_id=nova_id),
-        "tabs": [(tab, f"?{urlencode({'tab': tab.name, **kept})}#tabs", tab == chosen) for tab in shown],
+        "tabs": [(tab, f"{_link(tab, **kept)}#tabs", tab == chosen) for tab in shown],
         "tab": nova_tab.show(request, now, nova_id=nova_id),
-        "hours": [(words, f"?{urlencode({'tab': chosen.name, 'hours': given})}", given == hours) for given, words in HOURS],
+        "hours": [(words, _link(chosen, hours=given), given == hours) for given, words in HOURS],
     }
 
 
 def tab_asked_for(request: HttpRequest) -> Tab:
     """Give the tab of the query; the first for a word that names none."""
     return TABS.get(request.GET.get("tab", ""), TABS["activity"])
+
+
+def _link(tab: Tab, **more: str | int) -> str:
+    query: dict[str, str | int] = {"tab": tab.name, **more}
+    return f"?{urlencode(query)}"
 
 
 def _kept(request: HttpRequest) -> dict[str, int]:
