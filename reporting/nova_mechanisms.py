@@ -94,7 +94,7 @@ def _counted(margin: Mapping[str, Any]) -> Margin:
 def _margin(meaning: str, measured: float, limit: float, unit: str = "") -> Margin:
     share = 100 * measured / limit if limit else 0
     tone = "bad" if share >= 100 else "warn" if share >= 80 else "good"
-    told = f"{measured:,.0f}" if measured >= 100 else f"{measured:.3g}"
+    told = f"{measured:,.0f}" if measured >= 100 else "under 0.001" if 0 < measured < 0.001 else f"{measured:.3g}"
     return Margin(meaning, f"{told}{unit}", f"{limit:,.10g}{unit}", min(100, round(share)), tone)
 
 

@@ -88,7 +88,7 @@ def test_empty_tabs_say_what_would_fill_them(admin_client: Client, stream_url: s
         ("keys", "apikey_create torch"), ("activity&chapter=people", "What operators do to torch"),
     ):  # fmt: skip
         assert words in text(admin_client, f"/novas/torch/?tab={tab}"), tab
-    assert "No task was completed in 24 hours" in text(admin_client, "/parts/novas/torch/charts/")
+    assert "No requested task was completed in 24 hours" in text(admin_client, "/parts/novas/torch/charts/")
     assert text(admin_client, "/novas/torch/?tab=nonsense&hours=x&before=y&chapter=z")
 
 
