@@ -118,8 +118,9 @@ def incidents_per_day(scope: Scope, *, now: datetime, days: int = 30) -> list[di
 def state_timeline(nova_id: str, *, now: datetime, hours: float = 24) -> list[dict[str, Any]]:
     """Give the stretches of a Nova's last hours, oldest first: {since, until, state}. Only its newest entries are looked at."""
     since = now - timedelta(hours=hours)
-    newest = AuditEntry.objects.filter(nova_id=nova_id).order_by("-id").values("id")[:TIMELINE_ENTRIES]
-    rows = AuditEntry.objects.filter(id__in=newest, action__in=(MOVED, *STOPS, *STARTS), personal=False).order_by("id")
+    rows = AuditEntry.objects.filter(nova_id=nova_id, action__in=(MOVED, *STOPS, *STARTS), personal=False).order_by("id")
+    if first := oldest_of_newest(nova_id, TIMELINE_ENTRIES):
+        rows = rows.filter(id__gte=first)
     moments = [
         Moment(at, action, tuple((after or {}).get("path") or ()))
         for at, action, after in rows.values_list("created_at", "action", "after")
@@ -128,6 +129,12 @@ def state_timeline(nova_id: str, *, now: datetime, hours: float = 24) -> list[di
         {"since": stretch.since.isoformat(), "until": stretch.until.isoformat(), "state": stretch.state}
         for stretch in course(moments, since, now)
     ]
+
+
+def oldest_of_newest(nova_id: str, number: int, *, before: int = 0) -> int:
+    """Give the id of the oldest of a Nova's newest journal entries (before an id); 0: it has not so many. One index is read."""
+    rows = AuditEntry.objects.filter(nova_id=nova_id, **({"id__lt": before} if before else {}))
+    return next(iter(rows.order_by("-id").values_list("id", flat=True)[number - 1 : number]), 0)
 
 
 def safety_margins(scope: Scope, *, now: datetime) -> list[dict[str, Any]]:
@@ -157,6 +164,15 @@ def safety_margins(scope: Scope, *, now: datetime) -> list[dict[str, Any]]:
         return margins
     margins.sort(key=lambda margin: -(margin["used_percentage"] or 0))
     return margins[:MARGINS_SHOWN]
+
+
+def provider_calls(nova_id: str, *, now: datetime, minutes: int = 60) -> list[dict[str, Any]]:
+    """Give for each of a Nova's last minutes how many calls to model providers it made; the minute of now is the last."""
+    last = start_of(now, 1)
+    starts = [last - _MINUTE * back for back in range(minutes - 1, -1, -1)]
+    rows = Observation.objects.filter(nova_id=nova_id, kind=Kind.API_REQUEST_BY_MINUTE, at__gte=starts[0], at__lte=last)
+    counts = dict(rows.order_by().values_list("at").annotate(Sum("count")))
+    return [{"at": at.isoformat(), "calls": counts.get(at, 0)} for at in starts]
 
 
 def _busiest(scope: Scope, now: datetime) -> list[str]:

@@ -10,7 +10,8 @@ from reporting.pages.fleet import fleet, fleet_summary, fleet_table
 from reporting.pages.handover import handover, take_over
 from reporting.pages.incident import control_incident, incident, incident_body
 from reporting.pages.new_task import new_task
-from reporting.pages.nova import nova, nova_standing
+from reporting.pages.nova import nova, nova_standing, nova_tab
+from reporting.pages.nova_charts import nova_charts
 from reporting.pages.orders import banner, order, progress
 from reporting.pages.safety import (
     safety,
@@ -62,6 +63,8 @@ urlpatterns: list[Any] = [
     path("parts/tasks/<str:task_id>/", task_body, name="part-task-body"),
     path("parts/waiting/number/", waiting_number, name="part-waiting-number"),
     path("parts/waiting/lists/", waiting_lists, name="part-waiting-lists"),
+    path("parts/novas/<slug:nova_id>/charts/", nova_charts, name="part-nova-charts"),
+    path("parts/novas/<slug:nova_id>/tab/", nova_tab, name="part-nova-tab"),
     path("parts/orders/<int:halt_id>/", progress, name="part-progress"),
     path("parts/safety/summary/", safety_summary, name="part-safety-summary"),
     path("parts/safety/orders/", safety_orders, name="part-safety-orders"),

@@ -12,6 +12,7 @@ from django.db import transaction
 
 from safety import observe
 from safety.core.orchestrator import SafetyOrchestrator, Verdict
+from safety.core.status import SafetyFacts
 from safety.facts import WorkflowSideFacts, load_facts
 from safety.verdicts import store_verdicts
 from workflow import waking
@@ -32,18 +33,25 @@ def check_safety(nova_ids: Collection[str], *, now: datetime) -> dict[str, Verdi
     A number of queries that does not grow with the Novas; Novas that don't exist are left out.
     """
     with transaction.atomic():
-        effective = EffectiveConfigurations().load(nova_ids, now=now)
-        known = sorted(effective)
-        rules = {nova_id: effective[nova_id].rules for nova_id in known}
-        facts = load_facts(known, rules, _work_facts(effective, now), now)
-        judge = SafetyOrchestrator().judge
-        verdicts = {nova_id: judge(facts[nova_id], rules[nova_id], now) for nova_id in known}
+        effective, facts, verdicts = judge_now(nova_ids, now=now)
         changed = store_verdicts(verdicts, facts, now)
         observe.record_opinions(observe.judge_candidates(candidates_of(effective), facts, verdicts, now), now)
         if changed:
             waking.mark_due(changed, now=now)
             transaction.on_commit(partial(waking.knock, "loops"))
     return verdicts
+
+
+def judge_now(
+    nova_ids: Collection[str], *, now: datetime
+) -> tuple[dict[str, Effective], dict[str, SafetyFacts], dict[str, Verdict]]:
+    """Judge Novas now and store nothing: give what they live under, what is known of them, and the verdicts."""
+    effective = EffectiveConfigurations().load(nova_ids, now=now)
+    known = sorted(effective)
+    rules = {nova_id: effective[nova_id].rules for nova_id in known}
+    facts = load_facts(known, rules, _work_facts(effective, now), now)
+    judge = SafetyOrchestrator().judge
+    return effective, facts, {nova_id: judge(facts[nova_id], rules[nova_id], now) for nova_id in known}
 
 
 def _work_facts(effective: Mapping[str, Effective], now: datetime) -> dict[str, WorkflowSideFacts]:

@@ -92,7 +92,9 @@ def line(
             None if v is None else (round(left + i * step, 1), round(height - bottom - v / top * high, 1))
             for i, v in enumerate(values)
         ]
-        body += "".join(f'<polyline class="line c{index % COLOURS + 1}" points="{run}"/>' for run in _runs(points))
+        colour = f"c{index % COLOURS + 1}"
+        body += "".join(f'<polyline class="line {colour}" points="{run}"/>' for run in _runs(points))
+        body += "".join(f'<circle class="point {colour}" cx="{x:g}" cy="{y:g}" r="2.5"/>' for x, y in _lone(points))
     if limit is not None:
         y = height - bottom - limit / top * high
         body += f'<line class="limit" x1="{left}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"><title>limit {limit:g}</title></line>'
@@ -111,11 +113,19 @@ def tracker(slots: Sequence[tuple[str, str]], *, title: str, chart_id: str, widt
 
 
 def timeline(
-    spans: Sequence[Span], *, begin: datetime, end: datetime, title: str, chart_id: str, width: int = 960, lane_height: int = 22
+    spans: Sequence[Span],
+    *,
+    begin: datetime,
+    end: datetime,
+    title: str,
+    chart_id: str,
+    width: int = 960,
+    lane_height: int = 22,
+    left: int = 150,
 ) -> str:
-    """Draw what lasted from when to when, a lane each, in the order in which lanes come up."""
+    """Draw what lasted from when to when, a lane each, in the order in which lanes come up; `left`: room for their names."""
     lanes = {lane: place for place, lane in enumerate(dict.fromkeys(span.lane for span in spans))}
-    left, seconds = 150, max(1.0, (end - begin).total_seconds())
+    seconds = max(1.0, (end - begin).total_seconds())
     wide, height = width - left, max(1, len(lanes)) * lane_height
     body = ""
     for lane, place in lanes.items():
@@ -167,6 +177,12 @@ def _runs(points: Sequence[tuple[float, float] | None]) -> list[str]:
         runs[-1].append(point)
     lines = [run if len(run) > 1 else [run[0], (run[0][0] + 1, run[0][1])] for run in runs if run]
     return [" ".join(f"{x:g},{y:g}" for x, y in run) for run in lines]
+
+
+def _lone(points: Sequence[tuple[float, float] | None]) -> list[tuple[float, float]]:
+    """Give the points without a neighbour."""
+    padded = [None, *points, None]
+    return [at for before, at, after in zip(padded, padded[1:], padded[2:], strict=False) if at and not (before or after)]
 
 
 def _tone(tone: str) -> str:
