@@ -53,7 +53,7 @@ def statuses(now: datetime, text: str = "", team: str = "") -> QuerySet[Any]:
         states = states.filter(Q(nova__nova_id__icontains=text) | Q(nova__name__icontains=text))
     if team:
         states = states.filter(nova__team=team)
-    return states.annotate(status=status_expression(load_fleet(), times, now))
+    return states.annotate(status=status_expression(load_fleet(), times, now))  # type: ignore[no-any-return]
 
 
 def counts_by_status(states: QuerySet[Any]) -> dict[str, int]:

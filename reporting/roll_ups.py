@@ -303,9 +303,3 @@ def levels(scope: str) -> dict[str, int]:
     row = RollUp.objects.filter(key=key_of(scope, EVER, BEGINNING)).first()
     found = {status: row.sums.get(name, 0) if row else 0 for status, name in tallies.LEVELS.items()}
     return {status: max(0, found[status]) for status in ("pending", "in_progress", "blocked")}
-
-
-def lowest_unread() -> int | None:
-    """Give the lowest id of the journal that may not be in the roll-ups yet, so that nobody prunes it; None: none are kept."""
-    position = RollUpCursor.objects.filter(id=1).values_list("position", flat=True).first()
-    return None if position is None else position + 1

@@ -296,5 +296,5 @@ def test_the_database_derives_the_status_that_the_function_derives(stream_away: 
     assert len(states) > 50
     for found in states:
         told = derived_status(found.nova, found, verdicts.get(found.nova_id), facts, now)
-        assert found.status == told.status, found  # type: ignore[attr-defined]
+        assert found.status == told.status, found
     assert sum(counts_by_status(statuses(now)).values()) == len(states)

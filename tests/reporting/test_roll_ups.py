@@ -150,7 +150,7 @@ def test_a_turn_that_another_has_overtaken_writes_nothing(now: datetime, monkeyp
 
 
 def test_nobody_prunes_what_is_not_summed_up(now: datetime) -> None:
-    assert roll_ups.lowest_unread() is None
+    assert roll_ups.lowest_unread() == 1
     factories.make_nova("torch")
     do_task("torch", at=now)
     sum_up(now=now)
