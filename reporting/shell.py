@@ -13,6 +13,7 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from reporting.pages.orders import banner
+from reporting.pages.waiting import waiting_number
 
 THEMES = ("system", "light", "dark")
 THEME_COOKIE = "theme"
@@ -75,6 +76,11 @@ class Shell:
     def banner(self) -> SafeString:
         """What all must know: standing orders over the fleet, a stream server that is away."""
         return banner.show(self._request, timezone.now())
+
+    @property
+    def waiting(self) -> SafeString:
+        """How much waits for a person."""
+        return waiting_number.show(self._request, timezone.now())
 
 
 def shell(request: HttpRequest) -> dict[str, Any]:

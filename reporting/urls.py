@@ -4,13 +4,19 @@ from typing import Any
 
 from django.urls import path, re_path
 
-from reporting.pages import controls, theme
+from reporting.pages import controls, task_controls, theme
+from reporting.pages.board import board, board_columns, board_table
 from reporting.pages.fleet import fleet, fleet_summary, fleet_table
 from reporting.pages.handover import handover, take_over
+from reporting.pages.new_task import new_task
 from reporting.pages.nova import nova, nova_standing
 from reporting.pages.orders import banner, order, progress
+from reporting.pages.task import task, task_body
+from reporting.pages.waiting import decide, look_at, waiting, waiting_lists, waiting_number
+from workflow.task_selections import VERBS
 
 _VERBS = "|".join(controls.OFFERED)
+_TASK_VERBS = "|".join(task_controls.OFFERED)
 
 urlpatterns: list[Any] = [
     path("", fleet, name="fleet"),
@@ -21,11 +27,25 @@ urlpatterns: list[Any] = [
     path("orders/<int:halt_id>/lift/", controls.lift_order, name="lift-order"),
     path("handover/", handover, name="handover"),
     path("handover/take/", take_over, name="take-over"),
+    path("board/", board, name="board"),
+    path("board/selection/", task_controls.select_tasks, name="select-tasks"),
+    re_path(rf"^board/selection/(?P<token>[-\w]+)/(?P<verb>{'|'.join(VERBS)})/$", task_controls.selection, name="selection"),
+    path("tasks/new/", new_task, name="new-task"),
+    path("tasks/<str:task_id>/", task, name="task"),
+    re_path(rf"^tasks/(?P<task_id>[^/]+)/(?P<verb>{_TASK_VERBS})/$", task_controls.control_task, name="control-task"),
+    path("waiting/", waiting, name="waiting"),
+    re_path(r"^waiting/approvals/(?P<approval_id>[0-9]{1,18})/(?P<verb>approve|deny)/$", decide, name="decide"),
+    path("waiting/incidents/<int:incident_id>/acknowledge/", look_at, name="look-at"),
     path("theme/", theme.choose_theme, name="theme"),
     # parts of pages, asked for again when their topic changed
     path("parts/banner/", banner, name="part-banner"),
     path("parts/fleet/summary/", fleet_summary, name="part-fleet-summary"),
     path("parts/fleet/table/", fleet_table, name="part-fleet-table"),
     path("parts/novas/<slug:nova_id>/", nova_standing, name="part-nova-standing"),
+    path("parts/board/columns/", board_columns, name="part-board-columns"),
+    path("parts/board/table/", board_table, name="part-board-table"),
+    path("parts/tasks/<str:task_id>/", task_body, name="part-task-body"),
+    path("parts/waiting/number/", waiting_number, name="part-waiting-number"),
+    path("parts/waiting/lists/", waiting_lists, name="part-waiting-lists"),
     path("parts/orders/<int:halt_id>/", progress, name="part-progress"),
 ]

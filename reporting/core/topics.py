@@ -19,7 +19,10 @@ RIGHTS: Mapping[str, str] = {
     "journal": "safety.view_auditentry",
 }
 WITH_ID = frozenset({"nova", "task", "halt"})
-_WAITS = ("workflow.approval.", "workflow.task.blocked", "workflow.task.unblocked", "workflow.task.retried")
+_WAITS = (
+    "workflow.approval.", "workflow.halt.", "safety.incident.", "workflow.task.blocked", "workflow.task.unblocked",
+    "workflow.task.retried", "workflow.task.cancelled", "workflow.task.assigned",
+)  # fmt: skip
 _STOPS = ("workflow.halt.", "safety.fleet.", "safety.stream.", "safety.nova.", "workflow.nova.")
 
 

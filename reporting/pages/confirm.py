@@ -7,6 +7,7 @@ where to go then; what the service refuses is shown above the form, and nothing 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django import forms
 from django.contrib import messages
@@ -32,6 +33,8 @@ class Question:
     facts: Sequence[tuple[str, str]] = ()  # what is true of it now
     danger: bool = False
     word: str = ""  # to be typed, so that nobody does it by accident
+    rows: Sequence[str] = ()  # the first of many that it is done to
+    more: int = 0  # how many others there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class ReasonForm(forms.Form):
     )
     word = forms.CharField(max_length=40, required=False, widget=forms.TextInput(attrs={"autocomplete": "off"}))
 
-    def __init__(self, *args: object, word: str, **kwargs: object) -> None:
+    def __init__(self, *args: object, word: str = "", **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self._word = word
         if not word:
@@ -72,9 +75,16 @@ class ReasonForm(forms.Form):
 def confirm(request: HttpRequest, question: Question, act: Callable[[str, datetime], Outcome]) -> HttpResponse:
     """Ask on GET, act on POST."""
     form = ReasonForm(request.POST or None, word=question.word)
+    return confirm_with(request, question, form, lambda said, now: act(said["reason"], now))
+
+
+def confirm_with(
+    request: HttpRequest, question: Question, form: ReasonForm, act: Callable[[dict[str, Any], datetime], Outcome]
+) -> HttpResponse:
+    """Ask with a form that holds more than the reason; `act` is given all that it says."""
     if request.method == "POST" and form.is_valid():
         try:
-            outcome = act(form.cleaned_data["reason"], timezone.now())
+            outcome = act(form.cleaned_data, timezone.now())
         except REFUSALS as refusal:
             form.add_error(None, str(refusal))
         else:

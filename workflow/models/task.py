@@ -109,6 +109,8 @@ class Task(models.Model):
             models.Index(fields=["id"], name="task_agent_held", condition=Q(status="in_progress", claimed_open__isnull=False)),
             # lists by status, newest first
             models.Index(fields=["status", "-created_at"], name="task_status_list"),
+            # the board's column of what was completed lately
+            models.Index(fields=["-completed_at"], name="task_finished", condition=Q(status="completed")),
             # momentum's daily limit, the brief's related tasks and the history of an action
             models.Index(fields=["action", "completed_at"], name="task_history", condition=~Q(action="")),
         ]

@@ -77,10 +77,12 @@
     if (tag && tag === part.dataset.tag) { event.detail.shouldSwap = false; return; }
     part.dataset.tag = tag || "";
     part.unfolded = Array.from(part.querySelectorAll("details[open][id]"), (one) => one.id);
+    part.ticked = Array.from(part.querySelectorAll("input[type=checkbox][id]:checked"), (one) => one.id);
   });
   document.body.addEventListener("htmx:afterSwap", (event) => {
     const part = event.detail.target;
     (part.unfolded || []).forEach((id) => { const one = document.getElementById(id); if (one) one.open = true; });
+    (part.ticked || []).forEach((id) => { const one = document.getElementById(id); if (one) one.checked = true; });
     const words = part.querySelector("[data-say]");
     if (words) say(words.textContent.trim());
     document.dispatchEvent(new CustomEvent("part:shown", { detail: part }));
