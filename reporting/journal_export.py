@@ -62,7 +62,7 @@ def _said(asked: JournalFilter) -> dict[str, Any]:
 
 
 def _sealed_lines(asked: JournalFilter, name: str, now: datetime) -> tuple[Export, dict[str, Any]]:
-    """Write what is sealed, with its seals, in the form that `audit_verify` verifies; what is not sealed yet is sealed first."""
+    """Write what is sealed, with its seals, as `audit_verify` verifies it; what is not sealed yet is sealed first."""
     if seal_keys.public_key():
         seals.seal(now=now)
     fields = asdict(asked) | {"action": f"{asked.action}*" if asked.action else "", "without_personal": True}

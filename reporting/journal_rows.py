@@ -8,7 +8,6 @@ What is personal is not there. No text is read for those who may not read texts.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.db.models import Count, Max, Min, Q, QuerySet
 

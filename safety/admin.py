@@ -54,7 +54,7 @@ def may_read_texts(request: HttpRequest) -> bool:
 def dashboard_url(name: str, *args: Any) -> str:
     """Give the address of a dashboard page, or nothing where this installation has none of that name."""
     try:
-        return reverse(f"reporting:{name}", args=args)
+        return reverse(name, args=args)
     except NoReverseMatch:
         return ""
 
