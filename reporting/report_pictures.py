@@ -19,6 +19,7 @@ class FigureRow:
 
     name: str
     text: str
+    number: str  # the value without its unit, where it is a plain number
     enough: bool  # there are cases enough for a value
     before: str
     change: str
@@ -36,6 +37,8 @@ class Section:
     figure: FigureRow | None
     sentence: str
     chart: str
+    legend: Sequence[tuple[str, str]]  # word, and the tone or line that it stands for
+    caption: str
     rows: Sequence[FigureRow]
     missing: str
 
@@ -57,6 +60,10 @@ _HEADLINES = {
     "safety_compliance": "safe_percentage",
     "task_tracking_status": "tasks_pending",
 }
+_PLAIN = frozenset({"Novas", "tasks", "orders", "cycles", "times", "messages", "insights", "incidents", "approvals"})
+_ENDINGS = (
+    ("_percentage", ""), ("_seconds", ""), ("_24h", ", last 24 hours"), ("_p50", ", median"), ("_p95", ", 95th percentile"),
+)  # fmt: skip
 # Of these less is better, or more; of others neither.
 _LESS = frozenset(
     {"novas_in_trouble", "rework_percentage", "retry_percentage", "refused_completions", "cycle_time_p50_seconds",
@@ -75,11 +82,14 @@ def sections(dashboard: Payload, comparison: Payload, series: Payload) -> list[S
 
 def _section(key: str, title: str, dashboard: Payload, comparison: Payload, series: Payload) -> Section:
     if key in dashboard["missing"]:
-        return Section(key, title, None, "", "", [], str(dashboard["missing"][key]))
+        return Section(key, title, None, "", "", (), "", [], str(dashboard["missing"][key]))
     rows = dict(_rows(dashboard["figures"][key], comparison.get(key, {})))
-    text = {name: row.text for name, row in rows.items()}
+    text = {name: row.number for name, row in rows.items()}
+    if (trend := dashboard[key].get("productivity_trend")) is not None:
+        text["productivity_trend"] = f"{trend:+.1f} %"
     said, drawn = _WORDS[key](text), _DRAWN[key](dashboard[key], series)
-    return Section(key, title, rows.get(_HEADLINES[key]), said, drawn, list(rows.values()), "")
+    caption, legend = _LEGENDS[key] if drawn else ("", ())
+    return Section(key, title, rows.get(_HEADLINES[key]), said, drawn, legend, caption, list(rows.values()), "")
 
 
 def _rows(figures: Payload, compared: Payload) -> Iterator[tuple[str, FigureRow]]:
@@ -91,8 +101,9 @@ def _rows(figures: Payload, compared: Payload) -> Iterator[tuple[str, FigureRow]
         yield (
             name,
             FigureRow(
-                plain(name.replace("_percentage", "").replace("_seconds", "").replace("_24h", ", last 24 hours")).capitalize(),
+                _spoken(name),
                 figure["text"],
+                figure["text"].removesuffix(figure["unit"]).strip() if figure["unit"] in _PLAIN else figure["text"],
                 figure["value"] is not None,
                 other.get("previous_text") or "",
                 change,
@@ -103,6 +114,13 @@ def _rows(figures: Payload, compared: Payload) -> Iterator[tuple[str, FigureRow]
         )
 
 
+def _spoken(name: str) -> str:
+    for ending, words in _ENDINGS:
+        name = name.replace(ending, words)
+    words = plain(name)
+    return (words[0].upper() + words[1:]).replace("Api ", "API ")
+
+
 def _tone(name: str, amount: float | None) -> str:
     if not amount or name not in _LESS | _MORE:
         return "calm"
@@ -111,26 +129,27 @@ def _tone(name: str, amount: float | None) -> str:
 
 _WORDS: Mapping[str, Callable[[Mapping[str, str]], str]] = {
     "operational_status": lambda t: (
-        f"{t['novas_working']} of {t['novas_total']} at work, {t['novas_idle']} waiting for work, {t['novas_stopped']} stopped "
-        f"by people, {t['novas_in_trouble']} in trouble."
+        f"{t['novas_working']} of {t['novas_total']} Novas at work, {t['novas_idle']} waiting for work, {t['novas_stopped']} "
+        f"stopped by people, {t['novas_in_trouble']} in trouble."
     ),
     "productivity_metrics": lambda t: (
-        f"{t['tasks_completed_24h']} done in the last 24 hours, {t['average_tasks_per_hour']} over the period; completion rate "
-        f"{t['completion_rate_percentage']}, against the period before {t['productivity_trend']}."
+        f"{t['tasks_completed_24h']} tasks done in the last 24 hours, {t['average_tasks_per_hour']} over the period; completion "
+        f"rate {t['completion_rate_percentage']}; change against the period before: {t['productivity_trend']}."
     ),
     "quality_indicators": lambda t: (
         f"Score {t['quality_score']}, with evidence {t['evidence_percentage']}, done again {t['rework_percentage']}; half of "
         f"the tasks took {t['cycle_time_p50_seconds']} or less."
     ),
     "collaboration_metrics": lambda t: (
-        f"{t['messages_sent']} between Novas, {t['insights_shared']} shared, {t['tasks_claimed']} taken from the shared queue."
+        f"{t['messages_sent']} messages between Novas, {t['insights_shared']} insights shared, {t['tasks_claimed']} tasks taken "
+        "from the shared queue."
     ),
     "safety_compliance": lambda t: (
-        f"{t['safe_percentage']} of the Novas safe now; {t['incidents_opened']} opened and {t['incidents_ended']} ended, "
-        f"paused by safety {t['safety_pauses']}."
+        f"{t['safe_percentage']} of the Novas safe now; {t['incidents_opened']} incidents opened, {t['incidents_ended']} ended; "
+        f"{t['safety_pauses']} pauses by safety."
     ),
     "task_tracking_status": lambda t: (
-        f"{t['tasks_pending']} pending, {t['tasks_in_progress']} in progress, {t['tasks_blocked']} blocked, "
+        f"{t['tasks_pending']} tasks pending, {t['tasks_in_progress']} in progress, {t['tasks_blocked']} blocked, "
         f"{t['approvals_waiting']} waiting for a person."
     ),
 }
@@ -204,6 +223,20 @@ def _tasks(values: Payload, series: Payload) -> str:
     ])  # fmt: skip
 
 
+_LEGENDS: Mapping[str, tuple[str, Sequence[tuple[str, str]]]] = {
+    "operational_status": (
+        "Novas, as they stand", (("working", "good"), ("idle", "info"), ("stopped", "warn"), ("in trouble", "bad"))
+    ),
+    "productivity_metrics": ("Tasks that succeeded, over the period", ()),
+    "quality_indicators": ("How long tasks took, in seconds", (("median", "c1"), ("95th percentile", "c2"))),
+    "collaboration_metrics": (
+        "Over the period", (("messages", "info"), ("insights", "good"), ("tasks claimed", "warn"), ("celebrations", "calm"))
+    ),
+    "safety_compliance": (
+        "Days of the period", (("with incidents", "bad"), ("pauses or refusals only", "warn"), ("quiet", "good"))
+    ),
+    "task_tracking_status": ("As they stand", (("in progress", "good"), ("pending", "info"), ("blocked", "warn"))),
+}  # fmt: skip
 _DRAWN: Mapping[str, Callable[[Payload, Payload], str]] = {
     "operational_status": _operational,
     "productivity_metrics": _productivity,

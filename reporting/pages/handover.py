@@ -56,16 +56,18 @@ def handover(request: HttpRequest, now: datetime) -> Mapping[str, Any]:
         "until": now,
         "counted_from": changed["counted_from"],
         "counts": [(words, changed["counts"][name]) for name, words in _COUNTS.items() if changed["counts"][name]],
-        "verdict": _verdict(*numbers),
+        "verdict": _verdict(*numbers[:2]),
         "sections": [(title, parts, "" if number else nothing)
                      for (title, parts, nothing), number in zip(sections, numbers, strict=True)],
     }  # fmt: skip
 
 
-def _verdict(broken: int, waiting: int, changed: int) -> str:
+def _verdict(broken: int, waiting: int) -> str:
     if not broken and not waiting:
         return "Nothing is broken, and nothing waits for you."
-    return f"{broken or 'Nothing'} still broken, {waiting or 'nothing'} waiting for you."
+    first = f"{broken} {'thing is' if broken == 1 else 'things are'} broken" if broken else "Nothing is broken"
+    second = f"{waiting} {'thing waits' if waiting == 1 else 'things wait'}" if waiting else "nothing waits"
+    return f"{first}; {second} for you."
 
 
 @require_POST
@@ -115,7 +117,9 @@ def _order(row: Mapping[str, Any]) -> tuple[str, datetime | None, str]:
 
 def _changed(row: Mapping[str, Any]) -> tuple[str, datetime | None, str]:
     by = f" by {row['by']}" if row.get("by") else ""
-    fields = f": {', '.join(row['fields'][:6])}" if row["fields"] else ""
+    fields = f": {', '.join(plain(name) for name in row['fields'][:4])}" if row["fields"] else ""
+    if row["action"].endswith(".created"):
+        fields = ", new"
     return f"{plain(row['type'])} {row['id']}{by}{fields}", row["at"], story_of(row["type"], row["id"])
 
 

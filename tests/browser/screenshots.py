@@ -61,6 +61,9 @@ def _photograph(folder: Path, ours: dict[str, str]) -> None:
                         page.fill("#id_password", password)
                         page.press("#id_password", "Enter")
                         page.wait_for_url(f"{url}{one.path}")
+                    if one.follow:
+                        page.click(f"{one.follow} >> nth=0")
+                        page.wait_for_load_state()
                     page.wait_for_timeout(500)
                     page.screenshot(path=TARGET / f"{one.name}-{theme}-{width}.png")
                 context.close()
@@ -89,6 +92,7 @@ def _tell_a_story(ours: dict[str, str]) -> None:
     manage("task", "create", "Write the release notes", "--assignee", "echo", "--executor", "agent", "--priority", "high")
     manage("task", "create", "Look at the streams", "--executor", "builtin", "--action", "analyze_streams")
     manage("nova", "pause", "vaeris", "--reason", "Waits for the new guard rules.")
+    manage("report", "--team", "demo", "--period", "7d", "--out", os.devnull)
     manage("nova", "halt", "synergy", "--reason", "It wrote to the wrong repository.")
 
 

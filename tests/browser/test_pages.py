@@ -1,5 +1,6 @@
 """Pages in a real browser: login, the policy, accessibility, live updates, focus."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -7,6 +8,9 @@ from axe_playwright_python.sync_playwright import Axe
 from django.contrib.auth.models import User
 from django.utils import timezone
 
+from reporting import reports
+from reporting.core.metrics import Period
+from reporting.scope import Scope
 from tests.browser.pages import PAGES, SIZES, THEMES
 from workflow import services
 from workflow.models import NovaState
@@ -45,10 +49,16 @@ def test_a_person_logs_in_pauses_a_nova_and_resumes_it(visit: Any, admin: User) 
 @pytest.mark.parametrize("theme", THEMES)
 def test_every_page_is_accessible_and_breaks_no_rule_of_the_policy(visit: Any, admin: User, theme: str, size: Any) -> None:
     found: dict[str, Any] = {}
+    now = timezone.now()
+    reports.make_report(Scope(), Period(now - timedelta(days=1), now), now=now)
+    pause("vaeris", "a look")  # something for the journal
     known, stranger = visit(admin, theme=theme, size=size), visit(theme=theme, size=size)
     for one in PAGES:
         window = known if one.logged_in else stranger
         window.page.goto(one.path)
+        if one.follow:
+            window.page.click(f"{one.follow} >> nth=0")
+            window.page.wait_for_load_state()
         if one.logged_in and window.page.locator("[data-topic]").count():
             window.wait_for_link("live")
         results = window.page.there(lambda page: Axe().run(page)).response["violations"]
