@@ -16,7 +16,7 @@ from safety.core import seals as core
 from safety.models import AuditEntry, AuditSeal
 
 PAGE = 50
-STRETCH = 200_000  # ids that one page looks at where no index serves the filter
+STRETCH = 100_000  # ids that one page looks at where no index serves the filter
 VERBS_AMONG = 5_000  # newest entries that fit, whose actions are counted
 VERBS_SHOWN = 14
 NEWER_MOST = 99  # newer entries are counted up to here
@@ -108,9 +108,12 @@ def _first_from(at: datetime, low: int, high: int) -> int:
     return low
 
 
-def journal_page(asked: JournalFilter, *, before: int | None = None, after: int | None = None, in_full: bool) -> JournalPage:
-    """Give one page: the newest, those below `before`, or the first above `after`."""
-    low, high = bounds(asked)
+def journal_page(
+    asked: JournalFilter, ends: tuple[int, int] | None = None, *, before: int | None = None, after: int | None = None,
+    in_full: bool,
+) -> JournalPage:  # fmt: skip
+    """Give one page: the newest, those below `before`, or the first above `after`. `ends`: its `bounds`, if they are known."""
+    low, high = ends or bounds(asked)
     if after is not None:
         return _page_above(asked, max(low, after + 1), high, in_full)
     top = min(high, before - 1) if before is not None else high
@@ -137,9 +140,9 @@ def _rows(asked: JournalFilter, low: int, high: int, in_full: bool) -> QuerySet[
     return found.defer("message", "before", "after", "cause") if in_full else found.only(*_OPEN)
 
 
-def verbs(asked: JournalFilter) -> tuple[list[tuple[str, int]], int]:
+def verbs(asked: JournalFilter, ends: tuple[int, int] | None = None) -> tuple[list[tuple[str, int]], int]:
     """Give the commonest actions among the newest entries that fit, and among how many they were counted."""
-    low, high = bounds(asked)
+    low, high = ends or bounds(asked)
     floor = max(low, high - STRETCH + 1) if asked.needs_stretches else low
     newest = AuditEntry.objects.filter(asked.condition, id__gte=floor, id__lte=high).order_by("-id").values("id")
     rows = AuditEntry.objects.filter(id__in=newest[:VERBS_AMONG]).order_by().values_list("action").annotate(number=Count("id"))

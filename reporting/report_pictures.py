@@ -129,24 +129,24 @@ def _tone(name: str, amount: float | None) -> str:
 
 _WORDS: Mapping[str, Callable[[Mapping[str, str]], str]] = {
     "operational_status": lambda t: (
-        f"{t['novas_working']} of {t['novas_total']} Novas at work, {t['novas_idle']} waiting for work, {t['novas_stopped']} "
-        f"stopped by people, {t['novas_in_trouble']} in trouble."
+        f"{t['novas_working']} of {t['novas_total']} Novas at work, {t['novas_idle']} waiting for work, "
+        f"{t['novas_stopped']} stopped by people, {t['novas_in_trouble']} in trouble."
     ),
     "productivity_metrics": lambda t: (
-        f"{t['tasks_completed_24h']} tasks done in the last 24 hours, {t['average_tasks_per_hour']} over the period; completion "
-        f"rate {t['completion_rate_percentage']}; change against the period before: {t['productivity_trend']}."
+        f"{t['tasks_completed_24h']} tasks done in the last 24 hours, {t['average_tasks_per_hour']} over the period; "
+        f"completion rate {t['completion_rate_percentage']}; change against the period before: {t['productivity_trend']}."
     ),
     "quality_indicators": lambda t: (
         f"Score {t['quality_score']}, with evidence {t['evidence_percentage']}, done again {t['rework_percentage']}; half of "
         f"the tasks took {t['cycle_time_p50_seconds']} or less."
     ),
     "collaboration_metrics": lambda t: (
-        f"{t['messages_sent']} messages between Novas, {t['insights_shared']} insights shared, {t['tasks_claimed']} tasks taken "
-        "from the shared queue."
+        f"{t['messages_sent']} messages between Novas, {t['insights_shared']} insights shared, "
+        f"{t['tasks_claimed']} tasks taken from the shared queue."
     ),
     "safety_compliance": lambda t: (
-        f"{t['safe_percentage']} of the Novas safe now; {t['incidents_opened']} incidents opened, {t['incidents_ended']} ended; "
-        f"{t['safety_pauses']} pauses by safety."
+        f"{t['safe_percentage']} of the Novas safe now; {t['incidents_opened']} incidents opened, "
+        f"{t['incidents_ended']} ended; {t['safety_pauses']} pauses by safety."
     ),
     "task_tracking_status": lambda t: (
         f"{t['tasks_pending']} tasks pending, {t['tasks_in_progress']} in progress, {t['tasks_blocked']} blocked, "

@@ -95,8 +95,9 @@ def journal(request: HttpRequest, now: datetime) -> Mapping[str, Any]:
     asked, said, problems = asked_for(request)
     in_full = request.user.has_perm(_IN_FULL)
     before, after = (_number(request.GET.get(name, "")) for name in ("before", "after"))
-    shown = journal_rows.journal_page(asked, before=before, after=after, in_full=in_full)
-    counted, among = journal_rows.verbs(asked)
+    ends = journal_rows.bounds(asked)
+    shown = journal_rows.journal_page(asked, ends, before=before, after=after, in_full=in_full)
+    counted, among = journal_rows.verbs(asked, ends) if shown.rows or not asked.needs_stretches else ([], 0)
     newest = shown.newer is None and before is None
     query = urlencode(said)
     return {

@@ -44,7 +44,10 @@ def test_an_operator_makes_a_report_and_is_led_to_it(report: Report) -> None:
     for wrong, words in (
         ({"scope": "team:none", "period": "24h"}, "There is no team none. Nothing was made."),
         ({"scope": "fleet", "period": "own"}, "Give both ends of the period."),
-        ({"scope": "fleet", "period": "own", "since": "2026-01-02T00:00", "until": "2026-01-01T00:00"}, "begins before it ends"),
+        (
+            {"scope": "fleet", "period": "own", "since": "2026-01-02T00:00", "until": "2026-01-01T00:00"},
+            "begins before it ends",
+        ),
         ({"scope": "fleet", "period": "own", "since": "soon", "until": "2026-01-01T00:00"}, "valid date"),
     ):
         refused = operator.post("/reports/new/", wrong)
@@ -63,7 +66,7 @@ def test_a_report_shows_six_sections_with_their_cases_and_says_what_is_too_littl
     assert "not enough data" in page
     assert "n = 25" in page
     assert "succeeded / (succeeded + cancelled + times a task became blocked)" in page
-    assert page.count("<svg class=\"chart-") >= 3
+    assert page.count('<svg class="chart-') >= 3
     assert report.digest in page
     assert "which they still have" in page
     assert "generated_by" not in page
