@@ -124,7 +124,7 @@ def find_report(report_id: str) -> Report:
 # -- links
 
 
-def make_link(report: Report, *, days: int, now: datetime) -> ReportLink:
+def make_link(report: Report, *, days: int, now: datetime, reason: str = "") -> ReportLink:
     """Let whoever has the link read this one report for so many days, and journal it.
 
     :raises ReportRefused: too many days.
@@ -140,7 +140,7 @@ def make_link(report: Report, *, days: int, now: datetime) -> ReportLink:
     )
     with transaction.atomic():
         link.save(force_insert=True)
-        _record(LINK_MADE, "report", report.id, {"link": link.id, "expires_at": link.expires_at.isoformat()}, now)
+        _record(LINK_MADE, "report", report.id, {"link": link.id, "expires_at": link.expires_at.isoformat()}, now, reason)
     return link
 
 

@@ -24,8 +24,8 @@ _MENU = (
     ("Waiting for you", "waiting", "hand", "workflow.view_approval"),
     ("Handover", "handover", "check", "workflow.view_nova"),
     ("Safety", "safety", "shield", "safety.view_safetyincident"),
-    ("Journal", "journal", "book", "safety.view_auditentry"),
-    ("Reports", "reports", "chart", "workflow.view_nova"),
+    ("Journal", "journal", "book", "workflow.view_nova"),
+    ("Reports", "reports", "chart", "reporting.view_report"),
     ("Admin", "admin:index", "gear", ""),
 )
 # the key after g that leads there

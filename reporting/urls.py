@@ -4,11 +4,13 @@ from typing import Any
 
 from django.urls import path, re_path
 
-from reporting.pages import controls, keys, safety_controls, task_controls, theme
+from reporting.pages import controls, keys, report_controls, reports, safety_controls, task_controls, theme
+from reporting.pages.alerts import alerts, alerts_firing, alerts_lists
 from reporting.pages.board import board, board_columns, board_table
 from reporting.pages.fleet import fleet, fleet_summary, fleet_table
 from reporting.pages.handover import handover, take_over
 from reporting.pages.incident import control_incident, incident, incident_body
+from reporting.pages.journal import export, journal, journal_badge, journal_entry, journal_newer, verify_journal
 from reporting.pages.new_task import new_task
 from reporting.pages.nova import nova, nova_standing, nova_tab
 from reporting.pages.nova_charts import nova_charts
@@ -26,6 +28,7 @@ from reporting.pages.waiting import decide, look_at, waiting, waiting_lists, wai
 from workflow.task_selections import VERBS
 
 _VERBS = "|".join(controls.OFFERED)
+_REPORT = r"reports/(?P<report_id>REPORT-[0-9a-f-]{1,30})"
 _TASK_VERBS = "|".join(task_controls.OFFERED)
 
 urlpatterns: list[Any] = [
@@ -35,6 +38,8 @@ urlpatterns: list[Any] = [
     path("stop-all/", controls.stop_all, name="stop-all"),
     path("orders/<int:halt_id>/", order, name="order"),
     path("orders/<int:halt_id>/lift/", controls.lift_order, name="lift-order"),
+    path("handover/", handover, name="handover"),
+    path("handover/take/", take_over, name="take-over"),
     path("board/", board, name="board"),
     path("board/selection/", task_controls.select_tasks, name="select-tasks"),
     re_path(rf"^board/selection/(?P<token>[-\w]+)/(?P<verb>{'|'.join(VERBS)})/$", task_controls.selection, name="selection"),
@@ -50,8 +55,22 @@ urlpatterns: list[Any] = [
     path("safety/incidents/<int:incident_id>/", incident, name="incident"),
     path("safety/incidents/<int:incident_id>/<slug:verb>/", control_incident, name="control-incident"),
     path("keys/", keys.choose_keys, name="keys"),
-    path("handover/", handover, name="handover"),
-    path("handover/take/", take_over, name="take-over"),
+    path("journal/", journal, name="journal"),
+    path("journal/<int:entry_id>/", journal_entry, name="journal-entry"),
+    path("journal/verify/", verify_journal, name="verify-journal"),
+    path("journal/export/", export, name="export-journal"),
+    path("reports/", reports.reports, name="reports"),
+    path("reports/new/", reports.new_report, name="new-report"),
+    path("reports/schedules/new/", reports.new_schedule, name="new-schedule"),
+    re_path(
+        r"^reports/schedules/(?P<schedule_id>[0-9]{1,18})/(?P<verb>enable|disable)/$",
+        report_controls.switch_schedule,
+        name="switch-schedule",
+    ),
+    re_path(rf"^{_REPORT}/$", reports.report, name="report"),
+    re_path(rf"^{_REPORT}/share/$", report_controls.share_report, name="share-report"),
+    re_path(rf"^{_REPORT}/links/(?P<link_id>[0-9a-f]{{1,32}})/revoke/$", report_controls.revoke_link, name="revoke-link"),
+    path("alerts/", alerts, name="alerts"),
     path("theme/", theme.choose_theme, name="theme"),
     # parts of pages, asked for again when their topic changed
     path("parts/banner/", banner, name="part-banner"),
@@ -65,6 +84,10 @@ urlpatterns: list[Any] = [
     path("parts/waiting/lists/", waiting_lists, name="part-waiting-lists"),
     path("parts/novas/<slug:nova_id>/charts/", nova_charts, name="part-nova-charts"),
     path("parts/novas/<slug:nova_id>/tab/", nova_tab, name="part-nova-tab"),
+    path("parts/journal/badge/", journal_badge, name="part-journal-badge"),
+    path("parts/journal/newer/<int:after>/", journal_newer, name="part-journal-newer"),
+    path("parts/alerts/firing/", alerts_firing, name="part-alerts-firing"),
+    path("parts/alerts/lists/", alerts_lists, name="part-alerts-lists"),
     path("parts/orders/<int:halt_id>/", progress, name="part-progress"),
     path("parts/safety/summary/", safety_summary, name="part-safety-summary"),
     path("parts/safety/orders/", safety_orders, name="part-safety-orders"),

@@ -44,6 +44,10 @@ class Wanted:
     nova_id: str = ""
     redact: frozenset[str] = frozenset()
     with_personal: bool = False
+    object_type: str = ""
+    object_id: str = ""
+    request_id: str = ""
+    without_personal: bool = False  # personal entries are left out, not only redacted
 
     @property
     def condition(self) -> Q:
@@ -53,7 +57,9 @@ class Wanted:
             condition &= Q(created_at__gte=self.since)
         if self.until:
             condition &= Q(created_at__lt=self.until)
-        for name in ("actor", "nova_id"):
+        if self.without_personal:
+            condition &= Q(personal=False)
+        for name in ("actor", "nova_id", "object_type", "object_id", "request_id"):
             if value := getattr(self, name):
                 condition &= Q(**{name: value})
         if self.action.endswith("*"):
@@ -91,7 +97,7 @@ def export(path: Path, wanted: Wanted, *, now: datetime, replace: bool = False) 
         raise ExportRefused(
             f"{', '.join(unknown)} can't be redacted; what can: {', '.join(CLOSED_FIELDS)}. Nothing was written."
         )
-    first, last = _seals_of(wanted)
+    first, last = seals_of(wanted)
     draft = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         done = write(draft, seals.ranges(first, last), wanted, now=now, packed=path.suffix == ".gz")
@@ -114,7 +120,7 @@ def _last_sealed() -> int:
     return AuditSeal.objects.order_by("-number").values_list("last_id", flat=True).first() or 0
 
 
-def _seals_of(wanted: Wanted) -> tuple[int, int]:
+def seals_of(wanted: Wanted) -> tuple[int, int]:
     """Give the first and the last seal whose ranges may hold what is wanted.
 
     :raises ExportRefused: there is no seal.

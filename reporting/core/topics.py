@@ -16,7 +16,8 @@ RIGHTS: Mapping[str, str] = {
     "safety": "safety.view_safetyincident",
     "halt": "workflow.view_halt",
     "reports": "workflow.view_nova",
-    "journal": "safety.view_auditentry",
+    "journal": "workflow.view_nova",
+    "alerts": "reporting.view_alertevent",
 }
 WITH_ID = frozenset({"nova", "task", "halt"})
 _WAITS = (
@@ -42,6 +43,8 @@ def topics_of(entry: Mapping[str, Any]) -> set[str]:
         found |= {"fleet"}
     elif kind == "halt":
         found |= {"banner", "fleet", "halt", f"halt:{its_id}"}
+    elif kind == "alert":
+        found |= {"alerts"}
     if action.startswith("safety."):
         found |= {"safety", "fleet"}
     if action.startswith(_STOPS):

@@ -11,6 +11,7 @@ from django.utils.http import urlencode
 from reporting import fleet_rows
 from reporting.core.statuses import LOOKS, verdict
 from reporting.fragments import fragment, page
+from reporting.pages.alerts import alerts_firing
 from reporting.tiles import section_tiles
 from safety.models import ApiKey, ProviderAccount
 from workflow.core.demonstration import TEAM
@@ -58,6 +59,7 @@ def fleet(request: HttpRequest, now: datetime) -> Mapping[str, Any]:
     teams = Nova.objects.filter(archived_at=None).exclude(team="").order_by("team").values_list("team", flat=True).distinct()
     return {
         "summary": fleet_summary.show(request, now),
+        "alerts": alerts_firing.show(request, now),
         "table": fleet_table.show(request, now),
         "asked": asked_for(request),
         "teams": list(teams[:100]),

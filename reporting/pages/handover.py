@@ -16,6 +16,7 @@ from django.views.decorators.http import require_POST
 from reporting import handover as service
 from reporting.core.words import plain
 from reporting.fragments import demand, page
+from reporting.pages.links import address_of, page_of, story_of
 from safety import audit
 
 _RIGHT = "workflow.view_nova"
@@ -44,17 +45,29 @@ def handover(request: HttpRequest, now: datetime) -> Mapping[str, Any]:
     since = service.since_for(audit.current_actor(), now=now)
     found = service.make_handover(since=since, now=now, in_full=service.knows_people(request.user))
     changed, broken, waiting = found["changed"], found["broken"], found["waiting"]
+    sections = [
+        ("Still broken", [_novas(broken["novas"]), *_parts(broken, _BROKEN, "bad")], "Nothing is broken."),
+        ("Waits for you", _parts(waiting, _WAITING, "warn"), "Nothing waits for a person."),
+        ("Changed", _parts(changed, _CHANGED, "info"), ""),
+    ]
+    numbers = [sum(part.count for part in parts) for _, parts, _ in sections]
     return {
         "since": found["since"],
         "until": now,
         "counted_from": changed["counted_from"],
         "counts": [(words, changed["counts"][name]) for name, words in _COUNTS.items() if changed["counts"][name]],
-        "sections": [
-            ("Still broken", [_novas(broken["novas"]), *_parts(broken, _BROKEN, "bad")]),
-            ("Waits for you", _parts(waiting, _WAITING, "warn")),
-            ("Changed", _parts(changed, _CHANGED, "info")),
-        ],
-    }
+        "verdict": _verdict(*numbers[:2]),
+        "sections": [(title, parts, "" if number else nothing)
+                     for (title, parts, nothing), number in zip(sections, numbers, strict=True)],
+    }  # fmt: skip
+
+
+def _verdict(broken: int, waiting: int) -> str:
+    if not broken and not waiting:
+        return "Nothing is broken, and nothing waits for you."
+    first = f"{broken} {'thing is' if broken == 1 else 'things are'} broken" if broken else "Nothing is broken"
+    second = f"{waiting} {'thing waits' if waiting == 1 else 'things wait'}" if waiting else "nothing waits"
+    return f"{first}; {second} for you."
 
 
 @require_POST
@@ -87,12 +100,12 @@ def _parts(section: Mapping[str, Any], lists: Mapping[str, tuple[str, Any]], ton
 
 def _alert(row: Mapping[str, Any]) -> tuple[str, datetime | None, str]:
     over = ", resolved" if row["until"] else ""
-    return f"{row['title']} ({row['tier']}{over}, {row['count']})", row["since"], ""
+    return f"{row['title']} ({row['tier']}{over}, {row['count']})", row["since"], f"{reverse('alerts')}#event-{row['id']}"
 
 
 def _incident(row: Mapping[str, Any]) -> tuple[str, datetime | None, str]:
     whose = row["nova_id"] or "the fleet"
-    address = reverse("nova", args=[row["nova_id"]]) if row["nova_id"] else ""
+    address = page_of("incident", str(row["id"])) or page_of("nova", row["nova_id"])
     return f"incident {row['id']} of {whose}: {plain(row['mechanism'])}, {plain(row['status'])}", row["since"], address
 
 
@@ -104,23 +117,31 @@ def _order(row: Mapping[str, Any]) -> tuple[str, datetime | None, str]:
 
 def _changed(row: Mapping[str, Any]) -> tuple[str, datetime | None, str]:
     by = f" by {row['by']}" if row.get("by") else ""
-    fields = f": {', '.join(row['fields'][:6])}" if row["fields"] else ""
-    return f"{plain(row['type'])} {row['id']}{by}{fields}", row["at"], ""
+    fields = f": {', '.join(plain(name) for name in row['fields'][:4])}" if row["fields"] else ""
+    if row["action"].endswith(".created"):
+        fields = ", new"
+    return f"{plain(row['type'])} {row['id']}{by}{fields}", row["at"], story_of(row["type"], row["id"])
 
 
 def _blocked(row: Mapping[str, Any]) -> tuple[str, datetime | None, str]:
     for_whom = f", for {row['owner']}" if row.get("owner") else ""
-    return f"{row['task_id']}{for_whom}", row["since"], ""
+    return f"{row['task_id']}{for_whom}", row["since"], page_of("task", row["task_id"])
 
 
 _BROKEN: Mapping[str, tuple[str, Any]] = {
     "alerts": ("Alerts that fire", _alert),
     "incidents": ("Incidents that last", _incident),
-    "breakers": ("Breakers that are not closed", lambda row: (f"{row['account']}: {plain(row['breaker'])}", row["since"], "")),
-    "channels": ("Channels that fail", lambda row: (row["channel"], row["since"], "")),
+    "breakers": (
+        "Breakers that are not closed",
+        lambda row: (f"{row['account']}: {plain(row['breaker'])}", row["since"], address_of("safety")),
+    ),
+    "channels": ("Channels that fail", lambda row: (row["channel"], row["since"], reverse("alerts"))),
 }
 _WAITING: Mapping[str, tuple[str, Any]] = {
-    "approvals": ("Approvals", lambda row: (f"approval {row['id']} of {row['nova_id']}", row["since"], "")),
+    "approvals": (
+        "Approvals",
+        lambda row: (f"approval {row['id']} of {row['nova_id']}", row["since"], page_of("approval", str(row["id"]))),
+    ),
     "blocked": ("Blocked tasks", _blocked),
     "incidents": ("Incidents that nobody looks at", _incident),
     "orders": ("Orders to stop that stand", _order),

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page: its name, its address (`{task}`: a task's id), and whether it is seen logged in."""
+    """A page: its name, its address (`{task}`: a task's id), whether it is seen logged in, and the link to follow from there."""
 
     name: str
     path: str
     logged_in: bool = True
+    follow: str = ""  # a selector
 
     def at(self, task_id: str) -> str:
         return self.path.format(task=task_id)
@@ -35,6 +36,13 @@ PAGES = (
     Page("safety", "/safety/"),
     Page("incident", "/safety/incidents/1/"),
     Page("handover", "/handover/"),
+    Page("journal", "/journal/"),
+    Page("journal-entry", "/journal/?action=workflow.n", follow=".journal tbody th a"),
+    Page("journal-export", "/journal/export/?action=workflow.nova"),
+    Page("reports", "/reports/"),
+    Page("report", "/reports/", follow="tbody th a"),
+    Page("wall", "/reports/?kiosk=1&hold=1&section=1"),
+    Page("alerts", "/alerts/"),
     Page("second-factor", "/accounts/2fa/"),
 )
 THEMES = ("light", "dark")

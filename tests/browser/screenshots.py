@@ -65,6 +65,9 @@ def _photograph(folder: Path, ours: dict[str, str]) -> None:
                         page.fill("#id_password", password)
                         page.press("#id_password", "Enter")
                         page.wait_for_url(f"{url}{one.at(task_id)}")
+                    if one.follow:
+                        page.click(f"{one.follow} >> nth=0")
+                        page.wait_for_load_state()
                     page.wait_for_timeout(500)
                     page.screenshot(path=TARGET / f"{one.name}-{theme}-{width}.png")
                 context.close()
@@ -99,6 +102,7 @@ def _tell_a_story(ours: dict[str, str]) -> str:
     manage("task", "create", "Draft the letter to our customers", "--assignee", "torch", "--priority", "critical")
     manage("task", "create", "Compare the two suppliers", "--executor", "agent", "--assignee", "helix")
     manage("nova", "pause", "vaeris", "--reason", "Waits for the new guard rules.")
+    manage("report", "--team", "demo", "--period", "7d", "--out", os.devnull)
     manage("nova", "halt", "synergy", "--reason", "It wrote to the wrong repository.")
     blocked = json.loads(manage("task", "list", "--status", "blocked", "--json"))
     done = json.loads(manage("task", "list", "--status", "completed", "--json"))

@@ -1,5 +1,6 @@
 """Pages in a real browser: login, the policy, accessibility, live updates, focus."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -7,6 +8,9 @@ from axe_playwright_python.sync_playwright import Axe
 from django.contrib.auth.models import User
 from django.utils import timezone
 
+from reporting import reports
+from reporting.core.metrics import Period
+from reporting.scope import Scope
 from tests import factories
 from tests.browser.pages import PAGES, SIZES, THEMES
 from workflow import approvals, services
@@ -46,17 +50,23 @@ def test_a_person_logs_in_pauses_a_nova_and_resumes_it(visit: Any, admin: User) 
 @pytest.mark.parametrize("theme", THEMES)
 def test_every_page_is_accessible_and_breaks_no_rule_of_the_policy(visit: Any, admin: User, theme: str, size: Any) -> None:
     found: dict[str, Any] = {}
-    words = {"description": "What lags, and why?", "metadata": {"repository": "docs"}, "now": timezone.now()}
+    now = timezone.now()
+    words = {"description": "What lags, and why?", "metadata": {"repository": "docs"}, "now": now}
     task = factories.make_task("Look at the streams", assignee="torch", status="blocked", **words)
     factories.make_task("Write the notes", assignee="echo", status="in_progress", priority="high", progress=30, **words)
     factories.make_task("Count the beans", assignee="helix", status="completed", results="There are 12.", **words)
-    approvals.request_approval("torch", "deploy", {"branch": "main"}, reason="It is ready.", now=timezone.now())
+    approvals.request_approval("torch", "deploy", {"branch": "main"}, reason="It is ready.", now=now)
     evidence = {"measured": 61, "limit": 60, "recommended_action": "activate_cooldown"}
-    factories.make_incident("torch", id=1, now=timezone.now(), mechanism="frosty", safety_level="cooldown", evidence=evidence)
+    factories.make_incident("torch", id=1, now=now, mechanism="frosty", safety_level="cooldown", evidence=evidence)
+    reports.make_report(Scope(), Period(now - timedelta(days=1), now), now=now)
+    pause("vaeris", "a look")  # something for the journal
     known, stranger = visit(admin, theme=theme, size=size), visit(theme=theme, size=size)
     for one in PAGES:
         window = known if one.logged_in else stranger
         window.page.goto(one.at(task.pk))
+        if one.follow:
+            window.page.click(f"{one.follow} >> nth=0")
+            window.page.wait_for_load_state()
         if one.logged_in and window.page.locator("[data-topic]").count():
             window.wait_for_link("live")
         results = window.page.there(lambda page: Axe().run(page)).response["violations"]
