@@ -25,10 +25,10 @@ class _Barrier:
 
 
 class Settled:
-    """Remembers what is in doubt between two turns of one process. `pause`: waits so many seconds."""
+    """Remembers what is in doubt between two turns of one process. `pause`: waits so many seconds; `looks`: how often."""
 
-    def __init__(self, pause: Callable[[float], object]) -> None:
-        self._pause = pause
+    def __init__(self, pause: Callable[[float], object], looks: int = _LOOKS) -> None:
+        self._pause, self._looks = pause, looks
         self._barrier: _Barrier | None = None
         self._proven = 0
 
@@ -43,7 +43,7 @@ class Settled:
         there = self._ids(position, top)
         if len(there) == top - position:
             return top
-        for look in range(_LOOKS):
+        for look in range(self._looks):
             if look:
                 self._pause(_PAUSE)
             if self._prove(newest) >= top:

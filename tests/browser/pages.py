@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page: its name, its address (`{task}`: a task's id), whether it is seen logged in, and the link to follow from there."""
+    """A page: name, address (`{task}`: a task's id), whether it is seen logged in, and the link to follow from there."""
 
     name: str
     path: str

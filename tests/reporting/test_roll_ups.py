@@ -24,7 +24,7 @@ from safety.pruning import _readers
 from tests import factories
 from tests.conftest import flush_database
 from tests.factories import NOW
-from tests.reporting.summing import complete, create, do_task, start, sum_up
+from tests.reporting.summing import complete, create, do_task, patient, start, sum_up
 from workflow.configuration import create_nova, save_configured
 from workflow.core.work import Priority, WorkType
 from workflow.derived_status import derived_status, load_fleet, load_verdicts
@@ -116,7 +116,7 @@ def test_made_anew_they_are_what_was_kept_and_the_levels_are_the_tables(steps: l
         counted = rows.filter(personal=False).order_by().values_list("status").annotate(Count("pk"))
         there = dict(counted.exclude(status="completed"))
         assert {status: number for status, number in roll_ups.levels(key).items() if number} == there
-    roll_ups.rebuild(now=NOW, settled=Settled(lambda seconds: None))
+    roll_ups.rebuild(now=NOW, settled=patient())
     assert kept() == before
     flush_database()
 
@@ -125,7 +125,7 @@ def test_a_turn_reads_no_more_than_what_is_new(now: datetime, django_assert_max_
     factories.make_nova("torch")
     for _ in range(3):
         do_task("torch", at=now)
-    keeper = roll_ups.RollUpKeeper(Settled(lambda seconds: None))
+    keeper = roll_ups.RollUpKeeper(patient())
     keeper.turn(now=now, most=4)
     with django_assert_max_num_queries(14):
         keeper.turn(now=now)
@@ -145,7 +145,7 @@ def test_a_turn_that_another_has_overtaken_writes_nothing(now: datetime, monkeyp
         return rows
 
     monkeypatch.setattr(roll_ups, "_added", overtaken)
-    assert roll_ups.RollUpKeeper(Settled(lambda seconds: None)).turn(now=now) == 0
+    assert roll_ups.RollUpKeeper(patient()).turn(now=now) == 0
     assert RollUp.objects.get(scope="fleet", grain=DAY).sums["succeeded"] == 1
 
 
@@ -164,7 +164,7 @@ def test_a_pruned_journal_is_not_summed_up_anew(now: datetime) -> None:
     sum_up(now=now)
     RollUpCursor.objects.update(first_id=F("first_id") - 1)
     with pytest.raises(roll_ups.JournalIsGone, match="Nothing was changed"):
-        roll_ups.rebuild(now=now, settled=Settled(lambda seconds: None))
+        roll_ups.rebuild(now=now, settled=patient())
     assert RollUp.objects.exists()
 
 
@@ -205,6 +205,7 @@ def test_an_entry_that_commits_late_is_not_missed(now: datetime) -> None:
         assert keeper.turn(now=now) == 0  # what lies behind the gap waits
     leave.set()
     writer.join()
+    keeper = roll_ups.RollUpKeeper(patient())
     assert keeper.turn(now=now) == 4
     assert RollUp.objects.get(scope="fleet", grain=DAY).sums == {"incidents": 5}
     with transaction.atomic():
