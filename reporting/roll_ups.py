@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 from django.db import connection, transaction
+from django.db.models import Min
 
 from reporting.core import tally as tallies
 from reporting.core.buckets import BEGINNING, EVER, GRAINS, KEPT, MARGIN, QUARTER, cover, start_of
@@ -87,7 +88,9 @@ class RollUpKeeper:
         1. See how far the journal is settled. 2. Sum up outside any transaction. 3. Write sums and cursor, unless somebody else
         has moved the cursor meanwhile: then nothing is written.
         """
-        cursor = RollUpCursor.objects.get_or_create(id=1)[0]
+        cursor = RollUpCursor.objects.filter(id=1).first()
+        if cursor is None:
+            cursor = RollUpCursor.objects.get_or_create(id=1, defaults={"position": _beginning()})[0]
         until = self._settled.upto(cursor.position, most)
         if until <= cursor.position:
             return 0
@@ -110,6 +113,11 @@ class RollUpKeeper:
         return until - cursor.position
 
 
+def _beginning() -> int:
+    """Give the id before the oldest entry there is: what stood below it was taken back or pruned, and is not waited for."""
+    return (AuditEntry.objects.aggregate(lowest=Min("id"))["lowest"] or 1) - 1
+
+
 def lowest_unread() -> int:
     """Give the first journal entry that is not summed up yet: from there on nothing may be pruned."""
     return (RollUpCursor.objects.filter(id=1).values_list("position", flat=True).first() or 0) + 1
@@ -128,7 +136,7 @@ def rebuild(*, now: datetime, settled: Settled) -> int:
             "lose that time. Nothing was changed."
         )
     with transaction.atomic():
-        RollUpCursor.objects.filter(id=1).update(position=0, newest_at=None, first_at=None, first_id=None)
+        RollUpCursor.objects.filter(id=1).update(position=_beginning(), newest_at=None, first_at=None, first_id=None)
         for model in (RollUp, Membership, Rework):
             model.objects.all().delete()
     keeper, read = RollUpKeeper(settled), 0

@@ -4,12 +4,8 @@ import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from django.db.models import Min
-
-from reporting.models import RollUpCursor
 from reporting.roll_ups import RollUpKeeper
 from reporting.settled import Settled
-from safety.models import AuditEntry
 from tests.factories import NOW
 from workflow.core.work import Priority, WorkType
 from workflow.task_rows import TaskRow
@@ -23,8 +19,6 @@ def patient() -> Settled:
 
 def sum_up(*, now: datetime = NOW, most: int = 5_000) -> int:
     """Let the roll-ups catch up with the journal; give by how many ids."""
-    first = AuditEntry.objects.aggregate(first=Min("id"))["first"] or 1
-    RollUpCursor.objects.get_or_create(id=1, defaults={"position": first - 1})  # what other tests rolled back is not waited for
     keeper, read = RollUpKeeper(patient()), 0
     while step := keeper.turn(now=now, most=most):
         read += step
