@@ -16,7 +16,7 @@ RIGHTS: Mapping[str, str] = {
     "safety": "safety.view_safetyincident",
     "halt": "workflow.view_halt",
     "reports": "workflow.view_nova",
-    "journal": "workflow.view_nova",
+    "journal": "safety.view_auditentry",
     "alerts": "reporting.view_alertevent",
 }
 WITH_ID = frozenset({"nova", "task", "halt"})

@@ -49,7 +49,8 @@ def asked_for(request: HttpRequest) -> tuple[JournalFilter, dict[str, str], list
     """Give the filter that the query asks for, its words by parameter, and what of it could not be read."""
     said = {name: request.GET.get(name, "").replace("\0", "").strip()[:128] for name in KEYS}
     said = {name: said[name] for name in _NAMES if said[name]}
-    problems, values = [], {}
+    problems: list[str] = []
+    values: dict[str, Any] = {}
     for name, text in list(said.items()):
         if name in _TEXTS:
             values[_TEXTS[name][0]] = text
@@ -63,14 +64,14 @@ def asked_for(request: HttpRequest) -> tuple[JournalFilter, dict[str, str], list
             del said[name]
         else:
             values[name] = at if at.tzinfo else timezone.make_aware(at)
-    asked = JournalFilter(**values)  # type: ignore[arg-type]
+    asked = JournalFilter(**values)
     if not request.user.has_perm(_IN_FULL):
         asked = asked.without_people()
         said = {name: text for name, text in said.items() if getattr(asked, _NAMES[name][0])}
     return asked, said, problems
 
 
-@fragment("journal", "reporting/journal/badge.html")
+@fragment("journal", "reporting/journal/badge.html", right=_RIGHT)
 def journal_badge(request: HttpRequest, now: datetime) -> Mapping[str, Any]:
     """Give how far the journal is sealed and verified, and what the last verification found."""
     status = verification.chain_status(now=now)
@@ -81,7 +82,7 @@ def journal_badge(request: HttpRequest, now: datetime) -> Mapping[str, Any]:
     return {"status": status, "word": word, "tone": tone, "icon": icon, "findings": findings}
 
 
-@fragment("journal", "reporting/journal/newer.html", keys=KEYS)
+@fragment("journal", "reporting/journal/newer.html", right=_RIGHT, keys=KEYS)
 def journal_newer(request: HttpRequest, now: datetime, after: int) -> Mapping[str, Any]:
     """Give how many entries came after the newest that is shown: they wait until they are asked for."""
     asked, said, _ = asked_for(request)

@@ -3,6 +3,7 @@
 import io
 import re
 import zipfile
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -65,12 +66,12 @@ def planted(db: None) -> dict[str, Any]:
             (entry_id, _) = audit.record([Entry("test.told", "torch", "task", task_id, reason=PAYLOAD), told], now=now)
         halt = halts.order("halt", "fleet", reason="fire", now=now)
         sum_up(now=now)
-        report = reports.make_report(Scope(), Period(now - timezone.timedelta(days=1), now), now=now)
+        report = reports.make_report(Scope(), Period(now - timedelta(days=1), now), now=now)
         link = reports.make_link(report, days=3, now=now)
         schedule = ReportSchedule.objects.create(name="Monday", due_at=now)
     approval = Approval.objects.create(
         nova_id="torch", action="send mail", arguments={"x": PAYLOAD}, digest="x", requested_by="x", reason=PAYLOAD,
-        requested_at=now, expires_at=now + timezone.timedelta(hours=1),
+        requested_at=now, expires_at=now + timedelta(hours=1),
     )  # fmt: skip
     incident = factories.make_incident("torch", now=now, evidence={"said": PAYLOAD})
     rule = AlertRule.objects.create(slug="silent", title="Silent", condition="nova_silent", threshold=1)
