@@ -30,7 +30,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from unfold.paginator import InfinitePaginator
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
-from safety import access_journal  # noqa: F401 - connects its receivers
+from safety import access_journal, texts  # noqa: F401 - connects its receivers
 from safety.models import AuditEntry
 
 admin.site.site_header = admin.site.site_title = "NOVAWF"
@@ -46,9 +46,8 @@ _CELL = "padding:4px 16px 4px 0;vertical-align:top;overflow-wrap:anywhere"
 
 
 def may_read_texts(request: HttpRequest) -> bool:
-    """Tell whether somebody may read what tasks and journal say and who did what: all who act or audit; a viewer only looks."""
-    user = request.user
-    return user.has_perm("safety.view_auditentry") or user.has_perm("safety.change_safetyincident")
+    """Tell whether who asks may read texts and names."""
+    return texts.may_read(request.user)
 
 
 def dashboard_url(name: str, *args: Any) -> str:

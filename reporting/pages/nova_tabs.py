@@ -13,6 +13,7 @@ from reporting.nova_settings import settings_of
 from reporting.nova_story import story_of
 from reporting.scope import Scope
 from reporting.standing import open_tasks
+from safety.admin import may_read_texts
 from safety.models import ApiKey, SafetyIncident, SafetyState
 from safety.observe import observation_of
 from safety.stream_client import StreamClient, StreamError
@@ -26,12 +27,6 @@ KEYS_SHOWN = 100
 INCIDENTS_SHOWN = 10
 STREAM_SECONDS = 1.0  # so long a page waits for the stream server, at most
 _STATUSES = (("in_progress", "In progress"), ("blocked", "Blocked"), ("pending", "Pending"), ("completed", "Completed"))
-
-
-def may_read_texts(request: HttpRequest) -> bool:
-    """Tell whether somebody may read what people and agents wrote, and who did what: all who act or audit."""
-    user: Any = request.user
-    return bool(user.has_perm("safety.view_auditentry") or user.has_perm("safety.change_safetyincident"))
 
 
 def activity(request: HttpRequest, now: datetime, nova_id: str) -> Mapping[str, Any]:

@@ -276,6 +276,18 @@ class TestAdmin:
         assert client.post("/admin/safety/safetyincident/verb/resolve/", body).status_code == 403
         assert SafetyIncident.objects.get().status == "open"
 
+    def test_a_viewer_reads_nobodys_words_over_rest(self, client: Client, now: datetime) -> None:
+        user = User.objects.create_user("eve", password="x")
+        user.groups.add(Group.objects.get(name="viewer"))
+        client.force_login(user)
+        report_violation("torch", "tool_burst", {"said": "planted"}, now=now)
+        incident = SafetyIncident.objects.get()
+        incident_services.apply_verb("acknowledge", incident.pk, reason="planted", now=now)
+        for address in ("/api/v1/incidents", f"/api/v1/incidents/{incident.pk}"):
+            assert "planted" not in client.get(address).content.decode()
+        user.groups.set([Group.objects.get(name="operator")])
+        assert "planted" in client.get(f"/api/v1/incidents/{incident.pk}").content.decode()
+
     @pytest.mark.parametrize("count", [1, 40])
     def test_the_list_costs_the_same_however_many_there_are(
         self, client: Client, admin_user: User, now: datetime, count: int

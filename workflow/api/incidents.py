@@ -11,9 +11,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from safety import incident_services
+from safety import texts as readers
 from safety.bulk import json_text
 from safety.core.mechanisms import MECHANISMS, STREAM_MONITOR
-from safety.core.orchestrator import VIOLATION_TYPES, SafetyOrchestrator
+from safety.core.orchestrator import VIOLATION_TYPES, SafetyOrchestrator, without_details
 from safety.core.redaction import fit
 from safety.facts import STREAM_GAP
 from safety.incident_services import IncidentNotFound
@@ -35,13 +36,25 @@ _LISTED = [
 ]  # fmt: skip
 
 
+_MEASURED = ("measured", "limit", "safety_level", "recommended_action")  # of the evidence: what no stranger wrote
+
+
 class IncidentShown(Shown):
     class Meta:
         model = SafetyIncident
         fields = _LISTED
 
+    def to_representation(self, instance: SafetyIncident) -> Any:
+        """Leave out for a viewer what somebody told of a violation, and who has looked at it."""
+        shown = super().to_representation(instance)
+        if not self.context.get("texts", True):
+            shown |= {"reason": without_details(instance.reason), "acknowledged_by": "", "conclusion": ""}
+            if "evidence" in shown:
+                shown["evidence"] = {name: shown["evidence"][name] for name in _MEASURED if name in shown["evidence"]}
+        return shown
 
-class IncidentDetailShown(Shown):
+
+class IncidentDetailShown(IncidentShown):
     class Meta:
         model = SafetyIncident
         fields = [*_LISTED, "evidence"]
@@ -99,10 +112,15 @@ class IncidentList(IncidentDoor):
             rows = rows.filter(nova_id=query["nova_id"])
         if query.get("open") == "true":
             rows = rows.filter(ended_at=None)
+        context = {"texts": may_read_texts(request)}
+
+        def show(found: list[SafetyIncident]) -> list[Any]:
+            return list(IncidentShown(found, many=True, context=context).data)
+
         # one part for each status, along its own index
         statuses = choices_of(request, "status", list(SafetyIncident.Status.values))
         parts = [rows.filter(status=status) for status in statuses] or [rows]
-        return Response(self._pages.answer(request, parts, lambda found: list(IncidentShown(found, many=True).data)))
+        return Response(self._pages.answer(request, parts, show))
 
 
 class IncidentDetail(IncidentDoor):
@@ -112,7 +130,7 @@ class IncidentDetail(IncidentDoor):
         incident = self.visible(request).filter(pk=int(incident_id)).first()
         if incident is None:
             raise IncidentNotFound(f"There is no incident {incident_id}.")
-        return Response(show_incident(incident))
+        return Response(show_incident(incident, texts=may_read_texts(request)))
 
 
 class IncidentVerb(Door):
@@ -155,8 +173,15 @@ class ViolationReport(Door):
         )
 
 
-def show_incident(incident: SafetyIncident) -> dict[str, Any]:
-    """Show an incident with its evidence and its story."""
+def may_read_texts(request: Request) -> bool:
+    """Tell whether the caller may read what was told of an incident: an agent what concerns its own Nova, a viewer nothing."""
+    return isinstance(request.user, NovaAgent) or readers.may_read(request.user)
+
+
+def show_incident(incident: SafetyIncident, *, texts: bool = True) -> dict[str, Any]:
+    """Show an incident with its evidence and its story; without `texts` nobody's words and names."""
     told = story(incident)
-    lines = ToldShown(told.entries, many=True).data
-    return {**IncidentDetailShown(incident).data, "story": lines, "story_complete": told.complete}
+    lines = list(ToldShown(told.entries, many=True).data)
+    if not texts:
+        lines = [{**line, "actor": "", "reason": ""} for line in lines]
+    return {**IncidentDetailShown(incident, context={"texts": texts}).data, "story": lines, "story_complete": told.complete}
