@@ -34,16 +34,23 @@ PRIVATE, PAYLOAD, PERSON = "PLANTED-PRIVATE", "PLANTED-PAYLOAD", "olivia"
 ALL = frozenset(ROLES)
 OPERATORS = frozenset({"operator", "safety officer", "admin"})
 OFFICERS, AUDITORS = frozenset({"safety officer", "admin"}), frozenset({"auditor", "admin"})
-BY_POST_ALONE = frozenset({"take-over", "theme", "select-tasks", "selection"})
+BY_POST_ALONE = frozenset({"take-over", "theme", "keys", "select-tasks", "selection"})
 # Who may open what; a page that is not named here is everybody's.
 MAY = {
     "control-nova": OPERATORS, "stop-all": OPERATORS, "lift-order": OFFICERS, "new-task": OPERATORS, "control-task": OPERATORS,
     "decide": OPERATORS, "look-at": OPERATORS, "journal-entry": AUDITORS, "verify-journal": AUDITORS,
     "export-journal": AUDITORS, "new-report": OPERATORS, "new-schedule": OPERATORS, "switch-schedule": OPERATORS,
-    "share-report": OPERATORS, "revoke-link": OPERATORS,
+    "share-report": OPERATORS, "revoke-link": OPERATORS, "control-incident": OPERATORS, "control-breaker": OFFICERS,
+    "drill": OPERATORS,
 }  # fmt: skip
 # The words of an address, where a page has any; of two words the second depends on the page.
-VERBS = {"control-nova": "pause", "control-task": "cancel", "decide": "deny", "switch-schedule": "disable"}
+VERBS = {
+    "control-nova": "pause",
+    "control-task": "cancel",
+    "decide": "deny",
+    "switch-schedule": "disable",
+    "control-incident": "acknowledge",
+}
 
 
 @pytest.fixture
@@ -79,6 +86,7 @@ def planted(db: None) -> dict[str, Any]:
     return {
         "nova_id": "torch", "task_id": task_id, "halt_id": halt.pk, "entry_id": entry_id, "report_id": report.id,
         "link_id": link.id, "schedule_id": schedule.pk, "approval_id": approval.pk, "incident_id": incident.pk, "after": 1,
+        "slug": factories.make_provider("main", breaker="open", breaker_since=now).pk,
     }  # fmt: skip
 
 
