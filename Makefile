@@ -16,7 +16,7 @@ ARGS ?=
 # Where the soak tests are: a stack whose processes are killed, one that strangers meet, and a server alone.
 SOAK_OF_KILLS := tests/processes/test_soak.py
 SOAK_OF_STRANGERS := tests/stack
-SOAK_OF_A_SERVER := tests/workflow/test_schema.py tests/reporting/test_live.py
+SOAK_OF_A_SERVER := tests/workflow/test_schema.py tests/reporting/test_live.py tests/browser/test_pages.py
 
 # Hundreds of processes are started by the tests: each would compile the product anew.
 unexport PYTHONDONTWRITEBYTECODE

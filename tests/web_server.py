@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 import psutil
@@ -34,6 +34,14 @@ def database_url() -> str:
 class WebServer:
     """One uvicorn of our application."""
 
+    _started: ClassVar[set["WebServer"]] = set()  # by this worker
+
+    @classmethod
+    def stop_all(cls) -> None:
+        """Stop every server of this worker: somebody wants the database alone."""
+        for server in cls._started:
+            server.stop()
+
     def __init__(self, folder: Path, **more: str) -> None:
         self._folder = folder
         self._more = more  # settings of its environment
@@ -50,6 +58,7 @@ class WebServer:
 
     def start(self, *, same_port: bool = False) -> None:
         """Start, and wait until it answers."""
+        self._started.add(self)
         if not same_port:
             self.port = ports.free_port("127.0.0.1", 41_000 + os.getpid() % 10_000)
         environment = {

@@ -38,9 +38,9 @@ def _own_var(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _nobody_else(_web_server: WebServer) -> None:
-    """The web server of other tests holds the database; it is started again when one of them needs it."""
-    _web_server.stop()
+def _nobody_else() -> None:
+    """The web servers of other tests hold the database; each is started again when one of them needs it."""
+    WebServer.stop_all()
 
 
 @pytest.fixture
