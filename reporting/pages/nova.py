@@ -72,7 +72,7 @@ def nova_standing(request: HttpRequest, now: datetime, nova_id: str) -> Mapping[
     return {
         "row": row,
         "verbs": [verb for verb in offered if allowed.get(verb.name, may_stop)],
-        "texts": nova_tabs.may_read_texts(request),
+        "texts": may_read_texts(request),
         "stopped": stopped,
         "due_now": not stopped and row.state.due_at <= now,
         "round": [state for state in WorkflowState if state not in OFF_THE_ROUND],

@@ -60,8 +60,13 @@ class Visit:
         self.context.set_default_timeout(15_000)
         self.page = self.context.new_page()
         self.complaints: list[str] = []
-        self.page.on("console", lambda line: self.complaints.append(line.text) if line.type in ("error", "warning") else None)
+        self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def _hear(self, line: Any) -> None:
+        if line.type in ("error", "warning"):
+            why = self.server.log()[-2_000:] if "code: 5" in line.text else ""  # what the server says of its own failure
+            self.complaints.append(f"{line.text} {why}".strip())
 
     def log_in(self, user: User) -> None:
         """Give the window a session."""
