@@ -13,6 +13,7 @@ from reporting.fragments import demand, fragment, page
 from reporting.pages import nova_tabs
 from reporting.pages.controls import OFFERED
 from reporting.pages.nova_charts import HOURS, hours_asked_for, nova_charts
+from safety.admin import may_read_texts
 from workflow import halts
 from workflow.core.state import TRANSITIONS, WorkflowState
 from workflow.models import NovaState
