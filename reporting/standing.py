@@ -15,6 +15,7 @@ from reporting.roll_ups import levels
 from reporting.scope import Scope
 from safety.models import FleetFact, SafetyIncident, SafetyState
 from workflow import derived_status as derived
+from workflow.core.demonstration import TEAM
 from workflow.models import Approval, Halt, Nova, NovaState, Personality, Task
 
 WORKING = frozenset({derived.WORKING, derived.COMPLETING})
@@ -121,7 +122,7 @@ def open_incidents(scope: Scope) -> int:
     if scope.team:
         members = Nova.objects.filter(team=scope.team).values("pk")
         return rows.filter(Q(nova_id="") | Q(nova_id__in=members)).count()
-    return rows.count()
+    return rows.exclude(nova_id__in=Nova.objects.filter(team=TEAM).values("pk")).count()
 
 
 def waiting_approvals(scope: Scope) -> int:
@@ -144,4 +145,4 @@ def open_halts(scope: Scope) -> int:
 def _of(rows: QuerySet[Any], scope: Scope, team: str, nova: str) -> QuerySet[Any]:
     if scope.nova_id:
         return rows.filter(**{nova: scope.nova_id})
-    return rows.filter(**{team: scope.team}) if scope.team else rows
+    return rows.filter(**{team: scope.team}) if scope.team else rows.exclude(**{team: TEAM})

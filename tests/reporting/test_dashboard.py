@@ -7,6 +7,7 @@ import pytest
 from reporting.reporting_system import SECTIONS, EnterpriseReportingSystem
 from tests import factories
 from tests.reporting.summing import create, do_task, sum_up
+from workflow.core.demonstration import TEAM
 from workflow.core.work import WorkType
 from workflow.task_tracker import TaskTracker
 
@@ -99,3 +100,16 @@ def test_a_team_has_its_own_novas_figures(now: datetime) -> None:
     assert night["productivity_metrics"]["tasks_completed_24h"] == 0
     assert night["task_tracking_status"]["tasks_pending"] == 1
     assert night["operational_status"]["novas_total"] == 1
+
+
+def test_a_demonstration_is_no_part_of_the_fleets_figures(now: datetime) -> None:
+    for nova_id, team in (("torch", "forge"), ("demo-torch", TEAM)):
+        factories.make_nova(nova_id, team=team)
+        do_task(nova_id, at=now - HOUR)
+    sum_up()
+
+    def figures(system: EnterpriseReportingSystem) -> tuple[int, int]:
+        payload = system.generate_real_time_dashboard(now)
+        return payload["productivity_metrics"]["tasks_completed_24h"], payload["operational_status"]["novas_total"]
+
+    assert figures(EnterpriseReportingSystem()) == figures(EnterpriseReportingSystem(team=TEAM)) == (1, 1)
