@@ -28,6 +28,8 @@ SOCKETS_OF_PERSON = 30
 LONGEST_MESSAGE = 256  # characters: browsers have nothing to say but that they are there
 MESSAGES_A_BEAT = 60
 
+_NO_LAYER = "none"  # news come from the journal: a socket must open while the stream server is away
+
 _open: Counter[Any] = Counter()
 
 
@@ -35,6 +37,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
     """One browser's socket: `/live/?topic=fleet&topic=nova:torch`."""
 
     topics: frozenset[str] = frozenset()
+    channel_layer_alias = _NO_LAYER
 
     async def connect(self) -> None:
         """Take whoever has a session and may hear of at least one topic."""
@@ -136,6 +139,8 @@ class LiveConsumer(AsyncWebsocketConsumer):
 
 class Refused(AsyncWebsocketConsumer):
     """A socket at any other address."""
+
+    channel_layer_alias = _NO_LAYER
 
     async def connect(self) -> None:
         await self.close()

@@ -19,6 +19,7 @@ from workflow.hosting.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TARGET = ROOT / "docs" / "screenshots"
+KEPT = {("light", 1280), ("dark", 390)}  # of each page; of the first, which the README shows, every way to look
 READY_SECONDS = 120.0
 _VIOLATION = """
 from django.utils import timezone
@@ -52,6 +53,8 @@ def _photograph(folder: Path, ours: dict[str, str]) -> None:
     task_id = _tell_a_story(ours)
     password = json.loads((folder / "run.json").read_text())["admin_password"]
     TARGET.mkdir(parents=True, exist_ok=True)
+    for picture in TARGET.glob("*.png"):
+        picture.unlink()  # of pages that are no more
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program(), args=["--no-sandbox"])
         for theme in THEMES:
@@ -59,6 +62,8 @@ def _photograph(folder: Path, ours: dict[str, str]) -> None:
                 context = browser.new_context(base_url=url, color_scheme=theme, viewport={"width": width, "height": height})
                 page = context.new_page()
                 for one in sorted(PAGES, key=lambda one: one.logged_in):
+                    if (theme, width) not in KEPT and one.name not in ("login", "fleet"):
+                        continue
                     page.goto(one.at(task_id))
                     if one.logged_in and page.locator("#id_login").count():
                         page.fill("#id_login", "admin")

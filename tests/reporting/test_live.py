@@ -148,6 +148,8 @@ def test_news_come_while_the_stream_server_is_away(web_server: WebServer, stream
         try:
             pause("torch")
             assert signals(line, 1)[0]["kind"] == "fleet"
+            with listening(web_server, session, "fleet") as newcomer:
+                assert json.loads(newcomer.recv(timeout=15))["kind"] == "hello"
         finally:
             stream_server.start()
 
