@@ -13,10 +13,11 @@ PYTEST_FLAGS ?=
 WORKERS ?= 3
 ARGS ?=
 
-# Where the soak tests are: a stack whose processes are killed, one that strangers meet, and a server alone.
+# Where the soak tests are: a stack whose processes are killed, one that strangers meet, a server alone, and pages in a browser.
 SOAK_OF_KILLS := tests/processes/test_soak.py
 SOAK_OF_STRANGERS := tests/stack
-SOAK_OF_A_SERVER := tests/workflow/test_schema.py tests/reporting/test_live.py tests/browser/test_pages.py
+SOAK_OF_A_SERVER := tests/workflow/test_schema.py tests/reporting/test_live.py
+SOAK_OF_A_BROWSER := tests/browser
 
 # Hundreds of processes are started by the tests: each would compile the product anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -39,7 +40,8 @@ test: $(VENV)/.installed-dev
 # Side by side, since each waits most of the time; within each the tests stand in order.
 SOAK := $(PYTEST) -m soak -p no:xdist -p no:randomly $(PYTEST_FLAGS)
 soak: $(VENV)/.installed-dev
-	@.ci/together "$(SOAK) $(SOAK_OF_KILLS)" "$(SOAK) $(SOAK_OF_STRANGERS)" "$(SOAK) $(SOAK_OF_A_SERVER)"
+	@.ci/together "$(SOAK) $(SOAK_OF_KILLS)" "$(SOAK) $(SOAK_OF_STRANGERS)" "$(SOAK) $(SOAK_OF_A_SERVER)" \
+	  "$(SOAK) $(SOAK_OF_A_BROWSER)"
 
 # What does not ask a database, and who may do what at which door, need not be asked of the second database too.
 ON_ANY_DATABASE := $(addprefix --ignore=tests/, browser stack test_deploy.py test_docs.py test_examples.py \

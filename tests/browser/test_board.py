@@ -14,7 +14,7 @@ from tests.web_server import OPERATOR_KEY
 from workflow import approvals
 from workflow.models import Approval, Task
 
-pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(180)]
 
 
 def post(server: Any, path: str, key: str, **body: Any) -> Any:

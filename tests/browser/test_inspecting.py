@@ -11,7 +11,7 @@ from reporting.models import Report
 from safety import audit
 from safety.audit import Entry
 
-pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(180)]
 
 
 def write(number: int, action: str) -> None:

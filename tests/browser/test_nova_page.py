@@ -11,7 +11,7 @@ from tests.browser.test_pages import pause
 from workflow import services
 from workflow.models import NovaState
 
-pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(180)]
 
 
 def test_the_page_follows_a_pause_and_a_resume_of_others_without_reload(visit: Any, admin: User) -> None:

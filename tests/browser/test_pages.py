@@ -46,16 +46,9 @@ def test_a_person_logs_in_pauses_a_nova_and_resumes_it(visit: Any, admin: User) 
     assert window.complaints == []
 
 
-# half of the four ways to look wait for the soak: each takes half a minute
-@pytest.mark.parametrize(
-    ("theme", "size"),
-    [
-        pytest.param("light", SIZES[0], id="light-desk"),
-        pytest.param("dark", SIZES[1], id="dark-telephone"),
-        pytest.param("dark", SIZES[0], id="dark-desk", marks=pytest.mark.soak),
-        pytest.param("light", SIZES[1], id="light-telephone", marks=pytest.mark.soak),
-    ],
-)
+@pytest.mark.soak  # each takes half a minute
+@pytest.mark.parametrize("size", SIZES, ids=["desk", "telephone"])
+@pytest.mark.parametrize("theme", THEMES)
 def test_every_page_is_accessible_and_breaks_no_rule_of_the_policy(visit: Any, admin: User, theme: str, size: Any) -> None:
     found: dict[str, Any] = {}
     now = timezone.now()

@@ -13,7 +13,7 @@ from tests import factories
 from workflow import halts
 from workflow.models import Execution, Halt
 
-pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(180)]
 
 
 def test_the_fleet_is_halted_and_each_nova_is_seen_to_confirm(visit: Any, admin: User) -> None:
