@@ -12,7 +12,7 @@ from reporting import reports
 from reporting.core.metrics import Period
 from reporting.scope import Scope
 from tests import factories
-from tests.browser.pages import PAGES, SIZES
+from tests.browser.pages import PAGES, SIZES, THEMES
 from workflow import approvals, services
 from workflow.models import NovaState
 
